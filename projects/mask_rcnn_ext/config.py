@@ -1,0 +1,213 @@
+"""Config keys of this project, and the way from a file and overrides to one frozen config.
+
+    load_config = Detectron2's defaults + our keys + file + overrides -> finalize_config -> freeze
+
+Nothing here is imported by `ops`, `evaluation` or `paper`; classes take plain values and only their
+`from_config` reads a `CfgNode`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from .errors import UsageError
+from .resources import configs_dir
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+DETECTRON2_MISSING = (
+    "Detectron2 is not installed in this environment. Install the official build, or the "
+    "pure-Python one of this project: `pip install ./third_party/detectron2` in its checkout."
+)
+
+
+def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
+    """Add this project's keys. With their defaults Detectron2 behaves as it does without us."""
+    # Use only the first N annotated images of each data set, training and test alike; 0 uses all.
+    # For smoke runs and for the overfitting proof, never for a figure to quote.
+    cfg.DATASETS.MAX_IMAGES = 0
+    # How many test images to draw, ground truth beside prediction, into OUTPUT_DIR/samples.png
+    # after the final evaluation; 0 draws none.
+    cfg.TEST.SAMPLE_PICTURES = 0
+    # Detections below this score (0 to 1) are left out of samples.png. It has no part in AP.
+    cfg.TEST.SAMPLE_SCORE_THRESH = 0.5
+
+
+def load_config(config_file: str | Path | None, opts: Sequence[str] = ()) -> CfgNode:
+    """Defaults, then a YAML file, then overrides, finalized and frozen.
+
+    Args:
+        config_file: path of a YAML; when there is no such file, the same path below the configs
+            that come with the package (`COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml`, a
+            leading `configs/` is ignored). None or "": defaults only.
+        opts: `KEY VALUE KEY VALUE ...`, as on the command line
+    Raises:
+        UsageError: no such file, unknown key (its nearest neighbours are named), value of a wrong
+            type, values that contradict each other
+    """
+    try:
+        from detectron2.config import get_cfg
+    except ModuleNotFoundError as error:
+        if error.name != "detectron2":
+            raise
+        raise UsageError(DETECTRON2_MISSING) from error
+
+    cfg = get_cfg()
+    add_mask_rcnn_ext_config(cfg)
+    if config_file:
+        _merge_file(cfg, find_config(config_file))
+    _merge_overrides(cfg, list(opts))
+    finalize_config(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def find_config(config_file: str | Path) -> Path:
+    """The YAML at this path, or the one of that name among the package's own configs."""
+    given = Path(config_file).expanduser()
+    if given.is_file():
+        return given
+    parts = given.parts[1:] if given.parts[:1] == ("configs",) else given.parts
+    packaged = configs_dir().joinpath(*parts)
+    if not given.is_absolute() and packaged.is_file():
+        return packaged
+    known = {str(p.relative_to(configs_dir())) for p in configs_dir().rglob("*.yaml")}
+    near = difflib.get_close_matches(str(Path(*parts)), known, n=3, cutoff=0.5)
+    hint = "; did you mean " + " or ".join(f"configs/{n}" for n in near) + "?" if near else ""
+    raise UsageError(f"config file {config_file} does not exist{hint}")
+
+
+def finalize_config(cfg: CfgNode) -> None:
+    """Check, between merging and freezing, what would otherwise fail deep inside a run.
+
+    Raises:
+        UsageError: with the key, its value and what it may be
+    """
+    _check_registry_names(cfg)
+    for key in ("SOLVER.IMS_PER_BATCH", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"):
+        if _get(cfg, key) < 1:
+            raise UsageError(f"{key} is {_get(cfg, key)}, expected at least 1")
+    for key in ("DATASETS.MAX_IMAGES", "TEST.SAMPLE_PICTURES"):
+        if _get(cfg, key) < 0:
+            raise UsageError(f"{key} is {_get(cfg, key)}, expected 0 or more")
+    if cfg.SOLVER.BASE_LR <= 0:
+        raise UsageError(f"SOLVER.BASE_LR is {cfg.SOLVER.BASE_LR}, expected more than 0")
+    if cfg.MODEL.ROI_HEADS.NUM_CLASSES < 1:
+        raise UsageError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, expected the number "
+            "of foreground classes, background not counted"
+        )
+    if cfg.INPUT.MASK_FORMAT not in ("polygon", "bitmask"):
+        raise UsageError(
+            f"INPUT.MASK_FORMAT is {cfg.INPUT.MASK_FORMAT!r}, expected 'polygon' or 'bitmask'"
+        )
+    if isinstance(cfg.DATASETS.TRAIN, str) or isinstance(cfg.DATASETS.TEST, str):
+        raise UsageError(
+            "DATASETS.TRAIN and DATASETS.TEST are lists of names; "
+            "on the command line write \"('my_set',)\", in a file ('my_set',)"
+        )
+
+
+def _check_registry_names(cfg: CfgNode) -> None:
+    from detectron2.modeling import (
+        BACKBONE_REGISTRY,
+        META_ARCH_REGISTRY,
+        PROPOSAL_GENERATOR_REGISTRY,
+        ROI_HEADS_REGISTRY,
+        ROI_MASK_HEAD_REGISTRY,
+    )
+
+    registries = {
+        "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+        "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+        "MODEL.PROPOSAL_GENERATOR.NAME": PROPOSAL_GENERATOR_REGISTRY,
+        "MODEL.ROI_HEADS.NAME": ROI_HEADS_REGISTRY,
+        "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
+    }
+    for key, registry in registries.items():
+        name = _get(cfg, key)
+        if name in registry or (key == "MODEL.PROPOSAL_GENERATOR.NAME"
+                                and name == "PrecomputedProposals"):
+            continue
+        known = ", ".join(sorted(known for known, _ in registry))
+        raise UsageError(f"{key} is {name!r}, which nobody has registered; known: {known}")
+
+
+def _merge_file(cfg: CfgNode, path: Path) -> None:
+    try:
+        loaded = cfg.load_yaml_with_base(str(path), allow_unsafe=False)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: its _BASE_ {error.filename} does not exist") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a YAML that can be read: {error}") from error
+    except (TypeError, AssertionError, OSError) as error:
+        raise UsageError(f"{path} is not a config: {error}") from error
+    if not isinstance(loaded, dict):
+        raise UsageError(f"{path} is not a config: expected keys and values, got {loaded!r}")
+    _refuse_unknown_keys(cfg, dict(_flatten(loaded)), str(path))
+    try:
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise UsageError(f"{path}: {_text_of(error)}") from error
+
+
+def _merge_overrides(cfg: CfgNode, opts: list[str]) -> None:
+    keys = opts[0::2]
+    for key in keys:
+        if key.startswith("-"):
+            raise UsageError(f"{key} stands among the config overrides; options go before them")
+    if len(opts) % 2:
+        raise UsageError(
+            f"config overrides come in pairs KEY VALUE; {opts[-1]!r} has no value "
+            f"({len(opts)} words in all)"
+        )
+    _refuse_unknown_keys(cfg, dict(zip(keys, opts[1::2], strict=True)), "command line")
+    try:
+        cfg.merge_from_list(opts)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise UsageError(f"command line: {_text_of(error)}") from error
+
+
+def _refuse_unknown_keys(cfg: CfgNode, given: Mapping[str, Any], source: str) -> None:
+    known = dict(_flatten(cfg))
+    known_nodes = {key.rsplit(".", depth)[0] for key in known for depth in range(1, 6)}
+    for key in given:
+        if key in known or key in known_nodes:
+            continue
+        if cfg.key_is_renamed(key) or cfg.key_is_deprecated(key):
+            continue
+        raise UsageError(f"{source}: unknown config key {key}{_neighbours(key, known)}")
+
+
+def _neighbours(key: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key.upper(), known, n=3, cutoff=0.6)
+    last = key.upper().rpartition(".")[2]
+    # The right name in the wrong section is as common as a slip of the finger.
+    near += [k for k in known if k.rpartition(".")[2] == last and k not in near][:3]
+    return "; nearest: " + ", ".join(near[:4]) if near else ""
+
+
+def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _get(cfg: CfgNode, key: str) -> Any:
+    node: Any = cfg
+    for part in key.split("."):
+        node = node[part]
+    return node
+
+
+def _text_of(error: Exception) -> str:
+    # str(KeyError("x")) is "'x'", with quotes that mean nothing to the reader.
+    return str(error.args[0]) if error.args else type(error).__name__

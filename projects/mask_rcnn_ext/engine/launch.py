@@ -1,0 +1,45 @@
+"""From a command line to one or several processes that run it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from detectron2.engine import launch
+
+from ..errors import UserError
+from .arguments import argument_parser
+
+
+def parse_and_launch(argv: Sequence[str], main: Callable[[argparse.Namespace], int]) -> int:
+    """
+    Args:
+        argv: the words after the program's name
+        main: what each process runs; picklable when there are several
+    Returns:
+        the exit code
+    """
+    parser = argument_parser()
+    args = parser.parse_args(argv)
+    if not args.config_file:
+        parser.error("--config-file is required; the configs that come with us are in configs/")
+    try:
+        code = launch(
+            main,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(args,),
+        )
+    except Exception as error:
+        raise _from_child(error) from error
+    return code or 0
+
+
+def _from_child(error: Exception) -> Exception:
+    """A child process hands its exception over as text; take our own messages out of it."""
+    text = str(error)
+    if type(error).__name__ == "ProcessRaisedException" and "mask_rcnn_ext.errors." in text:
+        return UserError(text.rpartition("mask_rcnn_ext.errors.")[2].partition(": ")[2].strip())
+    return error

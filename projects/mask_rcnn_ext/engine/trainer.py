@@ -1,0 +1,81 @@
+"""Detectron2's DefaultTrainer with this project's mapper, checkpointer and evaluators."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import (
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
+from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import DatasetEvaluator
+
+from ..data.mappers import CocoMapper
+from ..errors import UsageError
+from ..evaluation.coco import CocoEvaluator
+from .checkpoint import Checkpointer
+from .interrupt import StopOnCtrlC
+
+
+def _coco_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+    tasks = ["bbox"]
+    tasks += ["segm"] if cfg.MODEL.MASK_ON else []
+    tasks += ["keypoints"] if cfg.MODEL.KEYPOINT_ON else []
+    return CocoEvaluator(
+        dataset_name,
+        output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name),
+        max_dets_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
+        tasks=tuple(tasks),
+        kpt_oks_sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),
+    )
+
+
+# MetadataCatalog's evaluator_type -> evaluator; a new kind of data set adds a line.
+EVALUATORS: dict[str, Callable[[CfgNode, str], DatasetEvaluator]] = {"coco": _coco_evaluator}
+
+
+class Trainer(DefaultTrainer):
+    """What `train_net.py` runs."""
+
+    def __init__(self, cfg: CfgNode, stop: StopOnCtrlC | None = None):
+        self._stop = stop
+        super().__init__(cfg)
+
+    def build_hooks(self) -> list[Any]:
+        # The parent has just built its own checkpointer; its hooks take ours from here.
+        self.checkpointer = Checkpointer(
+            self.model, self.cfg.OUTPUT_DIR, trainer=self.checkpointer.checkpointables["trainer"]
+        )
+        hooks = super().build_hooks()
+        # After the writers: a stopped run has its last metrics on disk.
+        return hooks + ([self._stop] if self._stop is not None else [])
+
+    def train(self) -> dict[str, Any]:
+        """Train, evaluate; the results of the last evaluation as test() returns them, or {}."""
+        super().train()
+        return getattr(self, "_last_eval_results", None) or {}
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        return build_detection_train_loader(cfg, mapper=CocoMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        return build_detection_test_loader(
+            cfg, dataset_name, mapper=CocoMapper(cfg, is_train=False)
+        )
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+        if kind not in EVALUATORS:
+            raise UsageError(
+                f"data set {dataset_name!r} has the evaluator type {kind!r}; "
+                f"there are evaluators for: {', '.join(EVALUATORS)}"
+            )
+        return EVALUATORS[kind](cfg, dataset_name)

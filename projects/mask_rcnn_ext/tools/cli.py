@@ -1,0 +1,45 @@
+"""`mask-rcnn-ext VERB ...`: exit code 0 success, 1 findings or failure, 2 wrong usage."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import exit_code_of
+from . import quickstart, scenes, train
+
+PROGRAM = "mask-rcnn-ext"
+VERBS = {"quickstart": quickstart, "scenes": scenes, "train": train}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Mask R-CNN as a Detectron2 project: data, training, tables."
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, module in VERBS.items():
+        verb = verbs.add_parser(
+            name, help=module.HELP, description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console command; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["train"]:
+        # Detectron2's own parser has the last word there, its --help included.
+        return exit_code_of(lambda: train.train(words[1:]), f"{PROGRAM} train")
+    args = build_parser().parse_args(words)
+    return exit_code_of(lambda: args.run(args), f"{PROGRAM} {args.verb}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Pictures for people. Reads plain arrays and COCO files; knows no model."""

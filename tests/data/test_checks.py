@@ -1,0 +1,179 @@
+"""Broken data is refused before the first iteration, with file and ids in the message."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from mask_rcnn_ext.data.checks import check_datasets
+from mask_rcnn_ext.data.registration import register_coco_dataset
+from mask_rcnn_ext.errors import DataError, UsageError
+
+_names = iter(range(10**6))
+
+
+@pytest.fixture
+def good() -> dict:
+    """A minimal set of two images, two classes and two instances."""
+    box = {"iscrowd": 0, "area": 16.0, "segmentation": [[1, 1, 5, 1, 5, 5, 1, 5]]}
+    return {
+        "images": [
+            {"id": 11, "file_name": "a.png", "height": 20, "width": 30},
+            {"id": 12, "file_name": "sub/b.png", "height": 20, "width": 30},
+        ],
+        "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}],
+        "annotations": [
+            {"id": 101, "image_id": 11, "category_id": 3, "bbox": [1, 1, 4, 4], **box},
+            {"id": 102, "image_id": 12, "category_id": 7, "bbox": [1, 1, 4, 4], **box},
+        ],
+    }
+
+
+@pytest.fixture
+def check(tmp_path):
+    """Write a set to disk, register it, check it; returns the fingerprints."""
+    (tmp_path / "images" / "sub").mkdir(parents=True)
+    for name in ("a.png", "sub/b.png"):
+        cv2.imwrite(str(tmp_path / "images" / name), np.zeros((20, 30, 3), np.uint8))
+
+    def run(content: dict | list | str | bytes, num_classes: int = 2, **options):
+        path = tmp_path / "annotations.json"
+        if isinstance(content, str | bytes):
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        else:
+            path.write_text(json.dumps(content))
+        name = f"check_{next(_names)}"
+        register_coco_dataset(name, path, tmp_path / "images")
+        settings = {"needs_annotations": True, "wants_masks": True} | options
+        return check_datasets([name], num_classes, **settings)
+
+    return run
+
+
+def test_good_data_passes_and_has_a_fingerprint_of_its_content(check, good):
+    first, again = (next(iter(check(good).values())) for _ in range(2))
+    good["images"][0]["width"] = 31
+    other = next(iter(check(good).values()))
+    assert first == again != other
+    assert len(first) == 16
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'{"images": [', "is not JSON .* 12 bytes"),
+        (b"\xff\xd8\xff\xe0", "is not JSON"),
+        (b"", "is not JSON"),
+        ("[1, 2]", "holds a JSON list, expected an object"),
+        ("[" * 100000, "is not JSON|nests too deep"),
+    ],
+)
+def test_what_is_not_an_annotation_file(check, content, expected):
+    with pytest.raises(DataError, match=expected) as caught:
+        check(content)
+    assert "annotations.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["images", "annotations", "categories"])
+def test_missing_section(check, good, section):
+    del good[section]
+    with pytest.raises(DataError, match=f"lacks the section '{section}'; it has: "):
+        check(good)
+
+
+def test_a_test_set_may_come_without_annotations(check, good):
+    del good["annotations"]
+    assert check(good, needs_annotations=False)
+
+
+def _change(path: str, value: object):
+    def apply(data: dict) -> None:
+        *parents, last = path.split(".")
+        node = data
+        for part in parents:
+            node = node[int(part)] if isinstance(node, list) else node[part]
+        if value is None:
+            del node[last]
+        else:
+            node[int(last) if isinstance(node, list) else last] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("images", {"a": 1}, "section 'images' is not a list"),
+        ("images", [], "has no images"),
+        ("annotations", [], "no annotations to train on"),
+        ("annotations.0", "text", "section 'annotations' is not a list of objects"),
+        ("images.1.height", None, "image 12 lacks height"),
+        ("images.1.id", None, "image number 1 lacks id"),
+        ("annotations.0.bbox", None, "annotation 101 lacks bbox"),
+        ("annotations.0.category_id", 99, "annotation 101 .image id 11. has category_id 99"),
+        ("annotations.1.image_id", 99, "annotation 102 belongs to image_id 99"),
+        ("annotations.1.image_id", "12", "annotation 102 .* 1 is not '1'"),
+        ("annotations.0.bbox", [1, 2, 3], r"annotation 101 .*bbox \[1, 2, 3\]"),
+        ("annotations.0.bbox", [1, 2, 3, float("nan")], "annotation 101 .*four finite numbers"),
+        ("annotations.0.bbox", [1, 2, 3, "4"], "annotation 101 .*four finite numbers"),
+        ("categories.0.name", None, "a category lacks id or name"),
+        ("images.0.id", [1], r"an id is \[1\]"),
+    ],
+)
+def test_broken_entries_are_named(check, good, path, value, expected):
+    broken = copy.deepcopy(good)
+    _change(path, value)(broken)
+    with pytest.raises(DataError, match=expected) as caught:
+        check(broken)
+    assert "annotations.json" in str(caught.value)
+
+
+def test_missing_images_are_counted_and_named(check, good):
+    good["images"][1]["file_name"] = "sub/gone.png"
+    with pytest.raises(DataError, match=r"1 of 2 images .*sub/gone.png \(image id 12\)"):
+        check(good)
+
+
+def test_no_masks_at_all(check, good):
+    for annotation in good["annotations"]:
+        del annotation["segmentation"]
+    with pytest.raises(DataError, match="MODEL.MASK_ON False"):
+        check(good)
+    assert check(good, wants_masks=False)
+
+
+def test_num_classes_that_disagrees_says_the_number_to_set(check, good):
+    with pytest.raises(UsageError, match=r"NUM_CLASSES is 80, .* has 2 classes: cat, dog") as error:
+        check(good, num_classes=80)
+    assert "Set MODEL.ROI_HEADS.NUM_CLASSES 2" in str(error.value)
+    assert error.value.exit_code == 2
+
+
+def test_unregistered_name_gives_the_nearest():
+    with pytest.raises(UsageError, match="'coco_2017_trian' is not registered; .*coco_2017_train"):
+        check_datasets(["coco_2017_trian"], 80, needs_annotations=True, wants_masks=True)
+
+
+def test_missing_root_says_folder_variable_and_tree(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "nowhere"))
+    with pytest.raises(DataError) as caught:
+        check_datasets(["scenes_train"], 9, needs_annotations=True, wants_masks=True)
+    message = str(caught.value)
+    assert f"DETECTRON2_DATASETS={tmp_path}/nowhere), which does not exist" in message
+    assert "\n  scenes/annotations/instances_train.json\n  scenes/train/<images>" in message
+    assert "mask-rcnn-ext scenes --out" in message
+    monkeypatch.delenv("DETECTRON2_DATASETS")
+    with pytest.raises(DataError, match="DETECTRON2_DATASETS is not set"):
+        check_datasets(["scenes_val"], 9, needs_annotations=True, wants_masks=True)
+
+
+def test_same_name_for_other_files_is_refused_with_both(tmp_path):
+    name = f"check_{next(_names)}"
+    register_coco_dataset(name, tmp_path / "a.json", tmp_path)
+    register_coco_dataset(name, tmp_path / "a.json", tmp_path)  # the same again is fine
+    with pytest.raises(UsageError, match=r"a\.json .*b\.json"):
+        register_coco_dataset(name, tmp_path / "b.json", tmp_path)

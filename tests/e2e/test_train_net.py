@@ -1,0 +1,224 @@
+"""train_net.py as a user runs it: a whole tiny run, then everything that can go wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+CONFIG = "configs/quickstart/mask_rcnn_R_18_FPN_scenes.yaml"
+TINY = {
+    "MODEL.DEVICE": "cpu",
+    "SOLVER.IMS_PER_BATCH": "2",
+    "SOLVER.MAX_ITER": "3",
+    "SOLVER.BASE_LR": "0.001",
+    "SOLVER.CHECKPOINT_PERIOD": "2",
+    "INPUT.MIN_SIZE_TRAIN": "(64,)",
+    "INPUT.MIN_SIZE_TEST": "64",
+    "DATALOADER.NUM_WORKERS": "1",
+    "TEST.SAMPLE_PICTURES": "2",
+    "TEST.SAMPLE_SCORE_THRESH": "0.0",
+    "SEED": "7",
+}
+
+
+class Runner:
+    def __init__(self, root: Path, datasets: Path, out: Path):
+        self.root, self.datasets, self.out = root, datasets, out
+
+    def command(self, *flags: str, config: str = CONFIG, **overrides: str) -> list[str]:
+        settings = TINY | {"OUTPUT_DIR": str(self.out)}
+        settings |= {key.replace("__", "."): value for key, value in overrides.items()}
+        words = [word for pair in settings.items() for word in pair]
+        return [sys.executable, "train_net.py", "--config-file", config, *flags, *words]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"DETECTRON2_DATASETS": str(self.datasets), "OMP_NUM_THREADS": "1"}
+
+    def __call__(self, *flags: str, **kwargs: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            self.command(*flags, **kwargs),
+            cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=240,
+        )
+
+
+@pytest.fixture(scope="module")
+def finished(scenes_root, tmp_path_factory) -> Runner:
+    """A run of three iterations, trained, evaluated and drawn."""
+    root = Path(__file__).resolve().parents[2]
+    runner = Runner(root, scenes_root, tmp_path_factory.mktemp("run"))
+    result = runner()
+    assert result.returncode == 0, result.stdout + result.stderr
+    return runner
+
+
+@pytest.fixture
+def runner(scenes_root, tmp_path, repo_root) -> Runner:
+    return Runner(repo_root, scenes_root, tmp_path / "out")
+
+
+def _refused(result: subprocess.CompletedProcess, code: int, *expected: str) -> None:
+    """A short message on stderr, the right exit code, no traceback anywhere."""
+    assert result.returncode == code, result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+    message = result.stderr[result.stderr.index("train_net.py: ") :]
+    for text in expected:
+        assert text in message
+    assert len(message) < 1500
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    names = {path.name for path in finished.out.iterdir()}
+    assert names >= {
+        "config.yaml", "metrics.json", "results.json", "run.json", "model_final.pth",
+        "last_checkpoint", "samples.png", "log.txt",
+    }
+    results = json.loads((finished.out / "results.json").read_text())
+    assert {"bbox/AP", "segm/AP", "segm/AP50"} <= set(results)
+    record = json.loads((finished.out / "run.json").read_text())
+    assert record["state"] == "finished"
+    assert record["seed"] == 7
+    assert set(record["datasets"]) == {"scenes_train", "scenes_val"}
+    assert record["wall_seconds"] > 0
+    assert record["peak_memory_mb"] > 100
+    assert {"command", "commit", "versions", "device"} <= set(record)
+
+
+def test_config_yaml_of_a_run_is_enough_to_evaluate_it_again(finished, tmp_path):
+    again = finished(
+        "--eval-only", config=str(finished.out / "config.yaml"), OUTPUT_DIR=str(tmp_path),
+        MODEL__WEIGHTS=str(finished.out / "model_final.pth"),
+    )
+    assert again.returncode == 0, again.stderr
+    first, second = (
+        json.loads((folder / "results.json").read_text()) for folder in (finished.out, tmp_path)
+    )
+    assert first == second
+
+
+def test_the_folder_of_another_run_is_refused(finished):
+    _refused(finished(), 2, str(finished.out), "--resume", "OUTPUT_DIR")
+
+
+def test_resume_goes_on_from_the_last_checkpoint(finished, tmp_path):
+    runner = Runner(finished.root, finished.datasets, tmp_path / "copy")
+    shutil.copytree(finished.out, runner.out)
+    result = runner("--resume", SOLVER__MAX_ITER="5")
+    assert result.returncode == 0, result.stderr
+    assert "Starting training from iteration 3" in result.stdout
+    state = torch.load(runner.out / "model_final.pth", weights_only=True)
+    assert state["iteration"] == 4
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(runner):
+    process = subprocess.Popen(
+        runner.command(SOLVER__MAX_ITER="100000", SOLVER__CHECKPOINT_PERIOD="100000"),
+        cwd=runner.root, env=runner.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )
+    metrics = runner.out / "metrics.json"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the data workers get it too
+    out, err = process.communicate(timeout=60)
+    result = subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    _refused(result, 1, "stopped by Ctrl-C after iteration", "--resume")
+    assert json.loads((runner.out / "run.json").read_text())["state"] == "stopped"
+    saved = (runner.out / "last_checkpoint").read_text()
+    state = torch.load(runner.out / saved, weights_only=True)
+    resumed = runner("--resume", SOLVER__MAX_ITER=str(state["iteration"] + 2))
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"Starting training from iteration {state['iteration'] + 1}" in resumed.stdout
+
+
+def test_unknown_key(runner):
+    _refused(runner(SOLVER__BASE_LRR="1"), 2, "SOLVER.BASE_LRR; nearest: SOLVER.BASE_LR")
+
+
+def test_missing_config_file(runner):
+    _refused(runner(config="configs/none.yaml"), 2, "configs/none.yaml does not exist")
+
+
+def test_no_config_file(runner):
+    command = [sys.executable, "train_net.py"]
+    result = subprocess.run(command, cwd=runner.root, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert "--config-file is required" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_missing_dataset_root(runner, tmp_path):
+    runner.datasets = tmp_path / "nowhere"
+    _refused(runner(), 1, str(tmp_path / "nowhere"), "DETECTRON2_DATASETS", "scenes/train/<images>")
+
+
+def test_num_classes_that_disagrees(runner):
+    _refused(runner(MODEL__ROI_HEADS__NUM_CLASSES="80"), 2, "is 80", "has 9 classes")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_absent_gpu(runner):
+    _refused(runner(MODEL__DEVICE="cuda"), 2, "sees no GPU", "MODEL.DEVICE cpu")
+
+
+def test_diverging_loss_names_the_learning_rate(runner):
+    result = runner(SOLVER__BASE_LR="1e12", SOLVER__WARMUP_ITERS="0", SOLVER__MAX_ITER="20")
+    _refused(result, 1, "SOLVER.BASE_LR")
+
+
+@pytest.fixture
+def scenes_copy(runner, tmp_path) -> Path:
+    """A copy of the scenes to break."""
+    shutil.copytree(runner.datasets, tmp_path / "datasets")
+    runner.datasets = tmp_path / "datasets"
+    return runner.datasets / "scenes"
+
+
+def test_annotation_file_that_is_cut(runner, scenes_copy):
+    path = scenes_copy / "annotations" / "instances_train.json"
+    path.write_bytes(path.read_bytes()[:-100])
+    _refused(runner(), 1, "instances_train.json is not JSON")
+
+
+def test_annotation_file_without_a_section(runner, scenes_copy):
+    path = scenes_copy / "annotations" / "instances_val.json"
+    data = json.loads(path.read_text())
+    del data["categories"]
+    path.write_text(json.dumps(data))
+    _refused(runner(), 1, "instances_val.json lacks the section 'categories'")
+
+
+def test_missing_image(runner, scenes_copy):
+    image = sorted((scenes_copy / "train").glob("*.png"))[2]
+    image.unlink()
+    _refused(runner(), 1, image.name, "image id 3")
+
+
+def test_image_that_does_not_decode(runner, scenes_copy):
+    for image in (scenes_copy / "train").glob("*.png"):
+        image.write_bytes(b"no picture")
+    _refused(runner(), 1, ".png (image id ", "does not decode")
+
+
+def test_full_disk_during_a_checkpoint(runner):
+    """ulimit makes files above 20 MB fail, as a full disk would; the model needs more."""
+    command = " ".join(["ulimit -f 20000; trap '' XFSZ; exec", *runner.command()])
+    command = command.replace("(64,)", "'(64,)'")
+    result = subprocess.run(
+        ["bash", "-c", command],
+        cwd=runner.root, env=runner.environment, capture_output=True, text=True, timeout=240,
+    )
+    _refused(result, 1, "cannot write checkpoint", "File too large")
+    assert not list(runner.out.glob("*.pth"))
+    assert not list(runner.out.glob(".*partial"))

@@ -1,4 +1,4 @@
-"""Exit 0 if this environment has a Detectron2 that we did not make: `make setup` leaves it alone."""
+"""Exit 0 if this environment has a Detectron2 that we did not make: it is left alone."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Collect wheels for a machine without network: `make wheelhouse PYTHON=3.12 HAVE="torch torchvision"`.
+"""Collect wheels for a machine without network.
+
+    make wheelhouse PYTHON=3.12 HAVE="torch torchvision"
 
 Makes the wheels of this project and of Detectron2, then resolves what they need for the other
 machine's Python, follows the requirements except through what that machine has already, and

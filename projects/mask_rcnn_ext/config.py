@@ -103,13 +103,11 @@ def finalize_config(cfg: CfgNode) -> None:
         raise UsageError(f"SOLVER.BASE_LR is {cfg.SOLVER.BASE_LR}, expected more than 0")
     if cfg.MODEL.ROI_HEADS.NUM_CLASSES < 1:
         raise UsageError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, expected the number "
-            "of foreground classes, background not counted"
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, expected the "
+            "number of foreground classes, background not counted"
         )
     if cfg.SOLVER.OPTIMIZER not in ("SGD", "AdamW"):
-        raise UsageError(
-            f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r}, expected 'SGD' or 'AdamW'"
-        )
+        raise UsageError(f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r}, expected 'SGD' or 'AdamW'")
     if cfg.INPUT.MASK_FORMAT not in ("polygon", "bitmask"):
         raise UsageError(
             f"INPUT.MASK_FORMAT is {cfg.INPUT.MASK_FORMAT!r}, expected 'polygon' or 'bitmask'"
@@ -139,8 +137,9 @@ def _check_registry_names(cfg: CfgNode) -> None:
     }
     for key, registry in registries.items():
         name = _get(cfg, key)
-        if name in registry or (key == "MODEL.PROPOSAL_GENERATOR.NAME"
-                                and name == "PrecomputedProposals"):
+        if name in registry or (
+            key == "MODEL.PROPOSAL_GENERATOR.NAME" and name == "PrecomputedProposals"
+        ):
             continue
         known = ", ".join(sorted(known for known, _ in registry))
         raise UsageError(f"{key} is {name!r}, which nobody has registered; known: {known}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mask_rcnn_ext.data import scenes
 from mask_rcnn_ext.data.scenes import layout, render, render_scene
 from mask_rcnn_ext.data.scenes.geometry import (

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pycocotools import mask as mask_util
+from pycocotools.coco import COCO
+
 from mask_rcnn_ext.data.scenes import (
     coco_records,
     dataset,
@@ -23,8 +26,6 @@ from mask_rcnn_ext.data.scenes.person import KEYPOINT_NAMES
 from mask_rcnn_ext.data.scenes.shapes import CLASSES, PERSON
 from mask_rcnn_ext.errors import UsageError, UserError
 from mask_rcnn_ext.tools import scenes as verb
-from pycocotools import mask as mask_util
-from pycocotools.coco import COCO
 
 PROJECTS = Path(verb.__file__).parents[2]
 IMAGES, SIDE, SEED = 40, 64, 5

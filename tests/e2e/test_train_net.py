@@ -47,7 +47,11 @@ class Runner:
     def __call__(self, *flags: str, **kwargs: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             self.command(*flags, **kwargs),
-            cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=240,
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
         )
 
 
@@ -79,8 +83,14 @@ def _refused(result: subprocess.CompletedProcess, code: int, *expected: str) -> 
 def test_a_run_leaves_what_it_promises(finished):
     names = {path.name for path in finished.out.iterdir()}
     assert names >= {
-        "config.yaml", "metrics.json", "results.json", "run.json", "model_final.pth",
-        "last_checkpoint", "samples.png", "log.txt",
+        "config.yaml",
+        "metrics.json",
+        "results.json",
+        "run.json",
+        "model_final.pth",
+        "last_checkpoint",
+        "samples.png",
+        "log.txt",
     }
     results = json.loads((finished.out / "results.json").read_text())
     assert {"bbox/AP", "segm/AP", "segm/AP50"} <= set(results)
@@ -95,7 +105,9 @@ def test_a_run_leaves_what_it_promises(finished):
 
 def test_config_yaml_of_a_run_is_enough_to_evaluate_it_again(finished, tmp_path):
     again = finished(
-        "--eval-only", config=str(finished.out / "config.yaml"), OUTPUT_DIR=str(tmp_path),
+        "--eval-only",
+        config=str(finished.out / "config.yaml"),
+        OUTPUT_DIR=str(tmp_path),
         MODEL__WEIGHTS=str(finished.out / "model_final.pth"),
     )
     assert again.returncode == 0, again.stderr
@@ -122,8 +134,12 @@ def test_resume_goes_on_from_the_last_checkpoint(finished, tmp_path):
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(runner):
     process = subprocess.Popen(
         runner.command(SOLVER__MAX_ITER="100000", SOLVER__CHECKPOINT_PERIOD="100000"),
-        cwd=runner.root, env=runner.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
+        cwd=runner.root,
+        env=runner.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     metrics = runner.out / "metrics.json"
     deadline = time.monotonic() + 120
@@ -217,7 +233,11 @@ def test_full_disk_during_a_checkpoint(runner):
     command = command.replace("(64,)", "'(64,)'")
     result = subprocess.run(
         ["bash", "-c", command],
-        cwd=runner.root, env=runner.environment, capture_output=True, text=True, timeout=240,
+        cwd=runner.root,
+        env=runner.environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     _refused(result, 1, "cannot write checkpoint", "File too large")
     assert not list(runner.out.glob("*.pth"))

@@ -31,6 +31,13 @@ def ours():
 
 
 @pytest.fixture
+def strict_python():
+    """A Python where a warning is an error, those hidden by default (DeprecationWarning) too."""
+    # torch 2.6 leaves a temporary folder to be removed at exit, which is a ResourceWarning
+    return [sys.executable, "-W", "error", "-W", "ignore::ResourceWarning"]
+
+
+@pytest.fixture
 def clean_env():
     """Environment for a Python of its own, where this checkout is not on the path."""
     return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONWARNINGS")}

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -57,9 +58,8 @@ def test_a_source_that_differs_stops_the_build(project):
 
 
 def test_readme_lists_each_edit(project):
-    text = (project / "README.md").read_text()
-    listed = re.findall(r"^\| `([a-z0-9-]+)` \|", text, re.MULTILINE)
-    assert listed == [edit.name for edit in EDITS]
+    rows = re.findall(r"^\| `.*$", (project / "README.md").read_text(), re.MULTILINE)
+    assert rows == [f"| `{edit.name}` | {edit.why} | {edit.until} |" for edit in EDITS]
 
 
 def test_changed_files_say_so_and_others_stay(project):
@@ -106,6 +106,24 @@ def test_a_failed_download_says_what_to_do(project, tmp_path, monkeypatch):
         sdist.find(project)
     for part in ("pb1-detectron2==0.6", "No matching distribution", "pip download", sdist.ENV):
         assert part in str(error.value)
+
+
+def test_the_inner_pip_has_the_stub_and_no_backend_of_the_outer(project, monkeypatch):
+    seen = {}
+
+    def run(command, env, **kwargs):
+        seen.update(env)
+        return subprocess.CompletedProcess(command, 1, "")
+
+    monkeypatch.setattr(sdist.subprocess, "run", run)
+    monkeypatch.delenv(sdist.ENV, raising=False)
+    for name in ("_PYPROJECT_HOOKS_BACKEND_PATH", "PEP517_BACKEND_PATH", "BUILD_NIGHTLY"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    with pytest.raises(BuildError):
+        sdist.find(project)
+    assert seen["PYTHONPATH"].split(os.pathsep) == [str(project / "torch_stub"), "mine"]
+    assert not any(name.startswith(("_PYPROJECT", "PEP517", "BUILD_N")) for name in seen)
 
 
 def test_a_foreign_detectron2_is_refused(tmp_path):

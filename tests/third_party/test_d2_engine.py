@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -42,10 +41,10 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with CUDA, launch() takes its devices")
-def test_two_processes_on_a_cpu(tmp_path, clean_env):
+def test_two_processes_on_a_cpu(tmp_path, strict_python, clean_env):
     (tmp_path / "two.py").write_text(TWO_PROCESSES)
     result = subprocess.run(
-        [sys.executable, "-W", "error", "two.py", str(tmp_path)],
+        [*strict_python, "two.py", str(tmp_path)],
         cwd=tmp_path,
         env={**clean_env, "OMP_NUM_THREADS": "1"},
         capture_output=True,

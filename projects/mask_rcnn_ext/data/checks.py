@@ -202,9 +202,7 @@ def _check_annotations(data: dict[str, Any], json_file: str, *, wants_masks: boo
         )
 
 
-def _check_num_classes(
-    data: dict[str, Any], name: str, json_file: str, num_classes: int
-) -> None:
+def _check_num_classes(data: dict[str, Any], name: str, json_file: str, num_classes: int) -> None:
     classes = [c["name"] for c in sorted(data["categories"], key=lambda c: str(c["id"]))]
     # A name registered by hand may fix the classes; Detectron2 then goes by these.
     fixed = MetadataCatalog.get(name).get("thing_classes")

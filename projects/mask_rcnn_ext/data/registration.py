@@ -60,9 +60,7 @@ def register_coco_dataset(
     MetadataCatalog.get(name).set(json_file=json_file, image_root=image_root)
 
 
-def _register(
-    name: str, locate: Callable[[], tuple[str, str]], metadata: dict[str, Any]
-) -> None:
+def _register(name: str, locate: Callable[[], tuple[str, str]], metadata: dict[str, Any]) -> None:
     def load() -> list[dict[str, Any]]:
         json_file, image_root = locate()
         return load_coco_json(json_file, image_root, name)
@@ -91,11 +89,11 @@ def locate_dataset(name: str) -> tuple[str, str] | None:
 
 def _register_scenes() -> None:
     from detectron2.data.datasets.builtin_meta import (
-        COCO_PERSON_KEYPOINT_NAMES,
-        KEYPOINT_CONNECTION_RULES,
+        COCO_PERSON_KEYPOINT_FLIP_MAP as FLIP_MAP,
     )
     from detectron2.data.datasets.builtin_meta import (
-        COCO_PERSON_KEYPOINT_FLIP_MAP as FLIP_MAP,
+        COCO_PERSON_KEYPOINT_NAMES,
+        KEYPOINT_CONNECTION_RULES,
     )
 
     person = {

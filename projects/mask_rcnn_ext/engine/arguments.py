@@ -9,7 +9,8 @@ from detectron2.engine import default_argument_parser
 
 _EPILOG = """
 Examples (a name below configs/ is found from any folder):
-  train_net.py --config-file configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml --num-gpus 8
+  train_net.py --num-gpus 8 \\
+      --config-file configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml
   train_net.py --config-file FILE MODEL.DEVICE cpu SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 0.0025
   train_net.py --config-file FILE --resume                       go on where the run stopped
   train_net.py --config-file FILE --eval-only MODEL.WEIGHTS output/model_final.pth

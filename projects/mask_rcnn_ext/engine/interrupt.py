@@ -17,9 +17,9 @@ from ..errors import Interrupted
 class StopOnCtrlC(HookBase):
     """Once between the first and the last step, Ctrl-C stops the run after the step in hand.
 
-    A second Ctrl-C, or one outside the steps (loading, evaluating), stops at once. Install it before
-    the data loader starts its workers: they inherit the handler, which in them does nothing, so that
-    the step in hand still gets its data.
+    A second Ctrl-C, or one outside the steps (loading, evaluating), stops at once. Install it
+    before the data loader starts its workers: they inherit the handler, which in them does nothing,
+    so that the step in hand still gets its data.
     """
 
     def __init__(self) -> None:
@@ -52,8 +52,8 @@ class StopOnCtrlC(HookBase):
                 f"model_{self.trainer.iter:07d}", iteration=self.trainer.iter
             )
         raise Interrupted(
-            f"stopped by Ctrl-C after iteration {self.trainer.iter + 1} of {self.trainer.max_iter}; "
-            f"the checkpoint is in {self.trainer.cfg.OUTPUT_DIR}. "
+            f"stopped by Ctrl-C after iteration {self.trainer.iter + 1} of "
+            f"{self.trainer.max_iter}; the checkpoint is in {self.trainer.cfg.OUTPUT_DIR}. "
             "To go on, run the same command with --resume."
         )
 

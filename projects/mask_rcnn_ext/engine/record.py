@@ -1,4 +1,4 @@
-"""What a run leaves for later readers: `run.json` (how it was made) and `results.json` (figures)."""
+"""What a run leaves for later readers: `run.json` (how it was made), `results.json` (figures)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,17 @@ from detectron2.config import CfgNode
 
 from ..files import write_json
 
-_PACKAGES = ("torch", "torchvision", "detectron2", "numpy", "opencv-python", "pycocotools",
-             "fvcore", "pillow", "mask_rcnn_ext")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "detectron2",
+    "numpy",
+    "opencv-python",
+    "pycocotools",
+    "fvcore",
+    "pillow",
+    "mask_rcnn_ext",
+)
 
 
 class RunRecord:
@@ -100,14 +109,23 @@ def _commit() -> str | None:
     folder = Path(__file__).resolve().parent
     try:
         here = ["git", "-C", str(folder)]
-        inside = subprocess.run([*here, "ls-files", "--error-unmatch", __file__],
-                                capture_output=True, text=True, timeout=10)
+        inside = subprocess.run(
+            [*here, "ls-files", "--error-unmatch", __file__],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
         if inside.returncode:
             return None  # installed somewhere below another project's checkout
-        commit = subprocess.run([*here, "rev-parse", "HEAD"],
-                                capture_output=True, text=True, timeout=10)
-        dirty = subprocess.run([*here, "status", "--porcelain", "--untracked-files=no"],
-                               capture_output=True, text=True, timeout=10)
+        commit = subprocess.run(
+            [*here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
+        )
+        dirty = subprocess.run(
+            [*here, "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     if commit.returncode:

@@ -41,8 +41,7 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, dict[str, str]]:
         folder = Path(cfg.OUTPUT_DIR) / "datasets"
         for key in ("TRAIN", "TEST"):
             cfg.DATASETS[key] = tuple(
-                register_subset(name, cfg.DATASETS.MAX_IMAGES, folder)
-                for name in cfg.DATASETS[key]
+                register_subset(name, cfg.DATASETS.MAX_IMAGES, folder) for name in cfg.DATASETS[key]
             )
     cfg.freeze()
     default_setup(cfg, args)

@@ -8,6 +8,7 @@ Values are logits in training and probabilities in [0, 1] in inference.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from detectron2.config import configurable
@@ -52,8 +53,8 @@ class FCNMaskHead(MaskRCNNConvUpsampleHead):
         num_classes: int,
         conv_dims: list[int],
         conv_norm: str | Callable = "",
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         """
         Args:
             input_shape: the RoI feature; only `channels` (C) is used. Detectron2's C4 heads
@@ -106,7 +107,8 @@ class FCNMaskHead(MaskRCNNConvUpsampleHead):
         Raises:
             ValueError: `x` is not of this shape, or R or a class does not fit
         """
-        # Upstream's `forward`, not called but restated: TorchScript cannot compile `super()`.
+        # Upstream's `forward`, not called but restated: TorchScript cannot compile `super()`. Nor
+        # can it compile an annotation of two return types, hence none.
         if not torch.jit.is_scripting():
             self._check_features(x, instances)
         logits = self.layers(x)

@@ -104,20 +104,22 @@ def _draw_label(
     left = int(np.clip(x0, 0, max(0, canvas.shape[1] - w)))
     # Above the box, inside its top, below it, then further down row by row.
     tops = [y0 - h, y0, y1, *range(y0 + h, canvas.shape[0] - h, h), *range(y0 - 2 * h, 0, -h)]
-    places = [
-        (left, int(np.clip(top, 0, max(0, canvas.shape[0] - h))), w, h) for top in tops
-    ]
+    places = [(left, int(np.clip(top, 0, max(0, canvas.shape[0] - h))), w, h) for top in tops]
     place = next((p for p in places if not any(_overlap(p, t) for t in taken)), places[0])
     x, y = place[:2]
     cv2.rectangle(canvas, (x, y), (x + w, y + h), class_colour(instance.class_index), -1)
     cv2.putText(
-        canvas, instance.label, (x + pad, y + text_h + pad // 2), _FONT, font_scale, (0, 0, 0), 1,
+        canvas,
+        instance.label,
+        (x + pad, y + text_h + pad // 2),
+        _FONT,
+        font_scale,
+        (0, 0, 0),
+        1,
         cv2.LINE_AA,
     )
     return place
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
-    return (
-        a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
-    )
+    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]

@@ -7,7 +7,7 @@ hash-checked sdist, "newer source" means Detectron2's main branch has the same c
 from .editing import Edit, Hunk
 
 NEWER_SOURCE = "newer source"
-ALWAYS = "Detectron2 itself changes; its main branch has not"
+MAIN_LACKS_IT = "newer source, if it comes to have it"
 
 
 def _alias(name, builtin, **files):
@@ -61,7 +61,7 @@ EDITS = (
     Edit(
         "sample-from-list",
         "random.sample refuses a set since Python 3.11, when a mapper rejects a sample",
-        ALWAYS,
+        NEWER_SOURCE,
         (
             Hunk(
                 "data/common.py",
@@ -85,7 +85,7 @@ EDITS = (
     Edit(
         "zoo-without-pkg-resources",
         "pkg_resources is gone since setuptools 82",
-        ALWAYS,
+        MAIN_LACKS_IT,
         (
             Hunk("model_zoo/model_zoo.py", "import pkg_resources\n", ""),
             Hunk(
@@ -101,7 +101,7 @@ pkg_resources.resource_filename(
     Edit(
         "importlib-submodules",
         "importlib.abc, .machinery, .util are used, but only found if something else imported them",
-        ALWAYS,
+        MAIN_LACKS_IT,
         (
             Hunk(
                 "projects/__init__.py",
@@ -299,7 +299,7 @@ from ._deform_conv import deform_conv, modulated_deform_conv
     Edit(
         "amp-any-device",
         "torch.cuda.amp is deprecated, and AMPTrainer was for CUDA only (a CPU uses bfloat16)",
-        ALWAYS,
+        MAIN_LACKS_IT,
         (
             Hunk(
                 "engine/train_loop.py",
@@ -331,7 +331,7 @@ from ._deform_conv import deform_conv, modulated_deform_conv
     Edit(
         "meshgrid-indexing",
         "torch warns of a meshgrid without indexing, and will change its meaning",
-        ALWAYS,
+        MAIN_LACKS_IT,
         (
             Hunk(
                 "modeling/anchor_generator.py",
@@ -390,7 +390,7 @@ class Box2BoxTransformLinear:
     Edit(
         "safe-checkpoints",
         "a .pkl executed code; a .pth or .pyth holding numpy values was refused",
-        ALWAYS,
+        MAIN_LACKS_IT,
         (
             Hunk(
                 "checkpoint/detection_checkpoint.py",
@@ -418,7 +418,7 @@ class Box2BoxTransformLinear:
     Edit(
         "safe-proposals",
         "a file of precomputed proposals executed code",
-        ALWAYS,
+        MAIN_LACKS_IT,
         (
             Hunk("data/build.py", "import pickle\n", ""),
             Hunk(

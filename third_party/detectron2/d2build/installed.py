@@ -49,7 +49,7 @@ def find_foreign(folders):
             return egg_link
         for found in importlib.metadata.distributions(path=[str(folder)]):
             if (found.metadata["Name"] or "").lower() == "detectron2":
-                return found.locate_file(f"detectron2 {found.version}")  # an editable install
+                return f"detectron2 {found.version} in {folder}"  # an editable install
     return None
 
 

@@ -13,6 +13,13 @@ from .errors import BuildError
 
 ENV = "DETECTRON2_SDIST"
 
+# What the sdist's setup.py reads, and what the outer pip tells this backend about itself: the inner
+# pip would take the latter for the sdist's backend.
+NOT_PASSED_ON = (
+    *("D2_VERSION_SUFFIX", "BUILD_NIGHTLY", "FORCE_CUDA"),
+    *("PEP517_", "_PYPROJECT_HOOKS_"),
+)
+
 
 def expected_hash(project):
     return re.search(r"sha256:([0-9a-f]{64})", (project / "requirement.txt").read_text()).group(1)
@@ -26,7 +33,10 @@ def find(project):
     try:
         data = Path(given).read_bytes()
     except OSError as error:
-        raise BuildError(f"{ENV}={given} cannot be read ({error.strerror}).") from error
+        # pip runs this in the project's folder, so that a relative path means another file here
+        raise BuildError(
+            f"{ENV}={given} cannot be read ({error.strerror}); give the absolute path of the sdist."
+        ) from error
     return _checked(data, project, f"{ENV}={given}")
 
 
@@ -41,9 +51,7 @@ def _download(project):
     requirement = project / "requirement.txt"
     # pip wants the sdist's metadata, for which its setup.py imports torch: a stub is enough, since
     # nothing of it is built. Only this call sees the stub, and pip checks the hash before it.
-    environment = {**os.environ}
-    for name in ("D2_VERSION_SUFFIX", "BUILD_NIGHTLY", "FORCE_CUDA"):  # setup.py reads them
-        environment.pop(name, None)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(NOT_PASSED_ON)}
     paths = [str(project / "torch_stub"), os.environ.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     with tempfile.TemporaryDirectory() as folder:

@@ -83,21 +83,9 @@ _PLAIN = {
     "collections.OrderedDict": collections.OrderedDict,
     "_codecs.encode": _latin1,
 }
+_TYPES = (bool, bytearray, bytes, complex, dict, float, frozenset, int, list, set, str, tuple)
 for _builtins in ("builtins", "__builtin__"):  # Python 3, Python 2
-    for _type in (
-        bool,
-        bytearray,
-        bytes,
-        complex,
-        dict,
-        float,
-        frozenset,
-        int,
-        list,
-        set,
-        str,
-        tuple,
-    ):
+    for _type in _TYPES:
         _PLAIN[f"{_builtins}.{_type.__name__}"] = _type
 
 

@@ -6,13 +6,14 @@ generated scenes join them in the same way, and a function registers any other s
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
+from detectron2.data.datasets import builtin_meta, load_coco_json
 
 from ..errors import UsageError
 
@@ -87,25 +88,23 @@ def locate_dataset(name: str) -> tuple[str, str] | None:
     return (json_file, image_root) if json_file and image_root else None
 
 
-def _register_scenes() -> None:
-    from detectron2.data.datasets.builtin_meta import (
-        COCO_PERSON_KEYPOINT_FLIP_MAP as FLIP_MAP,
-    )
-    from detectron2.data.datasets.builtin_meta import (
-        COCO_PERSON_KEYPOINT_NAMES,
-        KEYPOINT_CONNECTION_RULES,
-    )
+def _locate_scenes(name: str) -> tuple[str, str]:
+    location = locate_dataset(name)
+    assert location is not None, name
+    return location
 
+
+def _register_scenes() -> None:
     person = {
-        "keypoint_names": COCO_PERSON_KEYPOINT_NAMES,
-        "keypoint_flip_map": FLIP_MAP,
-        "keypoint_connection_rules": KEYPOINT_CONNECTION_RULES,
+        "keypoint_names": builtin_meta.COCO_PERSON_KEYPOINT_NAMES,
+        "keypoint_flip_map": builtin_meta.COCO_PERSON_KEYPOINT_FLIP_MAP,
+        "keypoint_connection_rules": builtin_meta.KEYPOINT_CONNECTION_RULES,
     }
     for name in SCENES:
         if name not in DatasetCatalog.list():
             _register(
                 name,
-                lambda name=name: locate_dataset(name),  # type: ignore[misc,return-value]
+                functools.partial(_locate_scenes, name),
                 person if "keypoints" in name else {},
             )
 

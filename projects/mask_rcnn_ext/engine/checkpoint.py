@@ -17,7 +17,8 @@ class Checkpointer(DetectionCheckpointer):
 
     def __init__(self, model: Any, save_dir: str = "", **kwargs: Any):
         super().__init__(model, save_dir, **kwargs)
-        self.path_manager = _AtomicPathManager(self.path_manager)
+        inner: Any = self.path_manager
+        self.path_manager: Any = _AtomicPathManager(inner)
 
     def save(self, name: str, **kwargs: Any) -> None:
         """

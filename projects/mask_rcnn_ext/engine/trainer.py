@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -50,8 +51,8 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[Any]:
         # The parent has just built its own checkpointer; its hooks take ours from here.
-        self.checkpointer = Checkpointer(
-            self.model, self.cfg.OUTPUT_DIR, trainer=self.checkpointer.checkpointables["trainer"]
+        self.checkpointer: Checkpointer = Checkpointer(
+            self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
         )
         hooks = super().build_hooks()
         # After the writers: a stopped run has its last metrics on disk.

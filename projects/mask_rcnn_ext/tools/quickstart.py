@@ -11,6 +11,8 @@ import json
 import os
 import shlex
 import shutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,30 +42,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .train import train
+    from ..data.scenes import generate_splits
 
     out: Path = args.out
     if args.force and (out / "run.json").exists():
         shutil.rmtree(out)
-    from ..data.scenes import generate_scenes
+    splits = {"train": TRAIN_IMAGES, "val": VAL_IMAGES}
+    generate_splits(out / "data" / "scenes", splits, IMAGE_SIZE, SCENES_SEED)
 
-    data = out / "data"
-    for split, images in (("train", TRAIN_IMAGES), ("val", VAL_IMAGES)):
-        generate_scenes(data / "scenes", images, IMAGE_SIZE, SCENES_SEED, split=split)
-
-    overrides = [*_device_overrides(), "SEED", str(args.seed), *args.opts]
-    words = ["--config-file", CONFIG, "--resume", "OUTPUT_DIR", str(out), *overrides]
+    words = ["--config-file", CONFIG, "--resume", "OUTPUT_DIR", str(out)]
+    words += [*_device_overrides(), "SEED", str(args.seed), *args.opts]
     record = _read(out / "run.json")
     if record.get("state") == "finished" and record.get("overrides") == words[3:]:
         print(f"{out} holds a finished quick start of the same settings; --force trains anew.")
     else:
-        os.environ["DETECTRON2_DATASETS"] = str(data)
-        command = f"DETECTRON2_DATASETS={shlex.quote(str(data))} mask-rcnn-ext train "
-        print("Training:", command + shlex.join(words), flush=True)
-        code = train(words)
+        code = _train(words, out / "data")
         if code:
             return code
     return _summarise(out)
+
+
+def _train(words: list[str], data: Path) -> int:
+    """Run `mask-rcnn-ext train` as a user would; returns its exit code."""
+    # A waiting thread gives its core away instead of spinning: with another process on one of two
+    # cores (the data loader, say), spinning makes a step several times slower.
+    settings = {"DETECTRON2_DATASETS": str(data), "OMP_WAIT_POLICY": "PASSIVE"}
+    shown = " ".join(f"{key}={shlex.quote(value)}" for key, value in settings.items())
+    print(f"Training: {shown} mask-rcnn-ext train {shlex.join(words)}", flush=True)
+    # Ctrl-C reaches both processes; the child saves its state and says so, we only wait for it.
+    previous = signal.signal(signal.SIGINT, lambda signum, frame: None)
+    try:
+        command = [sys.executable, "-m", "mask_rcnn_ext.tools", "train", *words]
+        return subprocess.run(command, env=os.environ | settings, check=False).returncode
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _device_overrides() -> list[str]:

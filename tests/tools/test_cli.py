@@ -67,9 +67,13 @@ def test_a_message_that_came_as_a_workers_text_is_found_again():
 
 def test_without_detectron2_help_and_scenes_work_and_training_says_what_to_install(tmp_path):
     script = (
-        "import sys; sys.modules['detectron2'] = None\n"
-        "import importlib.util as u; find = u.find_spec\n"
-        "u.find_spec = lambda n, *a: None if n == 'detectron2' else find(n, *a)\n"
+        "import importlib.util as util, sys\n"
+        "find = util.find_spec\n"
+        "util.find_spec = lambda name, *a: None if name == 'detectron2' else find(name, *a)\n"
+        "class Hidden:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'detectron2': raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Hidden())\n"
         "from mask_rcnn_ext.tools.cli import main\n"
         "assert main(['scenes', '--out', sys.argv[1], '--images', '2', '--size', '32']) == 0\n"
         "sys.exit(main(['train', '--config-file', 'x.yaml']))\n"

@@ -64,9 +64,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(words: list[str], data: Path) -> int:
     """Run `mask-rcnn-ext train` as a user would; returns its exit code."""
-    # A waiting thread gives its core away instead of spinning: with another process on one of two
-    # cores (the data loader, say), spinning makes a step several times slower.
-    settings = {"DETECTRON2_DATASETS": str(data), "OMP_WAIT_POLICY": "PASSIVE"}
+    # A thread that waits for the other one soon gives its core away instead of spinning: with the
+    # data loader, or anything else, on one of two cores, spinning makes a step several times slower.
+    settings = {"DETECTRON2_DATASETS": str(data), "GOMP_SPINCOUNT": "30000"}
     shown = " ".join(f"{key}={shlex.quote(value)}" for key, value in settings.items())
     print(f"Training: {shown} mask-rcnn-ext train {shlex.join(words)}", flush=True)
     # Ctrl-C reaches both processes; the child saves its state and says so, we only wait for it.

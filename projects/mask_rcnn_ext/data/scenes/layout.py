@@ -16,12 +16,12 @@ from .shapes import CLASSES, PERSON
 # Shares in 1/1000 of the images.
 EMPTY_PER_MILLE = 30  # images without objects
 CROWD_PER_MILLE = 40  # images with a crowd region
-CLUSTER_PER_MILLE = 250  # images whose objects are heaped up: heavy occlusion
+CLUSTER_PER_MILLE = 200  # images whose objects are heaped up: heavy occlusion
 
 # Shares in 1/1000 of the objects, before hidden ones are taken out.
 PERSON_PER_MILLE = 220  # the other classes share the rest evenly
-TINY_PER_MILLE = 100  # from 8 px to a tenth of the side
-LARGE_PER_MILLE = 100  # from two fifths to half of the side
+TINY_PER_MILLE = 80  # from 8 px to a sixth of the side
+LARGE_PER_MILLE = 120  # from two fifths to half of the side
 BORDER_PER_MILLE = 120  # cut by the picture's border
 
 MAX_OBJECTS = 10
@@ -90,16 +90,15 @@ def _draw_category(stream: Stream) -> int:
 
 
 def draw_size(stream: Stream, side_pixels: int) -> int:
-    """The longer side of an object's box, mostly between a tenth and two fifths of the picture."""
-    low = max(SMALLEST_PIXELS, side_pixels // 10) * SUB
+    """The longer side of an object's box, mostly between a sixth and two fifths of the picture."""
+    low = max(SMALLEST_PIXELS, side_pixels // 6) * SUB
     high = max(low, side_pixels * 2 * SUB // 5)
     pick = stream.below(1000)
     if pick < TINY_PER_MILLE:
         low, high = SMALLEST_PIXELS * SUB, low
     elif pick < TINY_PER_MILLE + LARGE_PER_MILLE:
         low, high = high, side_pixels * SUB // 2
-    # The smaller of two: close to log-uniform over a factor of 4.
-    return min(stream.between(low, high), stream.between(low, high))
+    return stream.between(low, high)
 
 
 def _draw_figure(stream: Stream, side_pixels: int) -> tuple[int, Figure, int]:
@@ -107,7 +106,8 @@ def _draw_figure(stream: Stream, side_pixels: int) -> tuple[int, Figure, int]:
     category = _draw_category(stream)
     size = draw_size(stream, side_pixels)
     if category == PERSON:
-        size = max(size, min(PERSON_PIXELS, side_pixels // 2) * SUB)
+        smallest = max(PERSON_PIXELS, side_pixels // 4)
+        size = max(size, min(smallest, side_pixels // 2) * SUB)
     return category, build(stream, category, size), size
 
 

@@ -188,6 +188,29 @@ def test_absent_gpu(runner):
     _refused(runner(MODEL__DEVICE="cuda"), 2, "sees no GPU", "MODEL.DEVICE cpu")
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_run_on_the_gpu(runner):
+    result = runner(MODEL__DEVICE="cuda")
+    assert result.returncode == 0, result.stderr
+    record = json.loads((runner.out / "run.json").read_text())
+    assert record["device"] == torch.cuda.get_device_name()
+    assert record["peak_gpu_memory_mb"] > 10
+
+
+def test_adamw_is_what_the_config_asks_for():
+    from mask_rcnn_ext import load_config
+    from mask_rcnn_ext.engine.trainer import Trainer
+
+    model = torch.nn.Linear(2, 2)
+    for name, kind in (("SGD", torch.optim.SGD), ("AdamW", torch.optim.AdamW)):
+        opts = ["SOLVER.OPTIMIZER", name, "SOLVER.BASE_LR", "0.125", "SOLVER.WEIGHT_DECAY", "0.25"]
+        optimizer = Trainer.build_optimizer(load_config("", opts), model)
+        assert isinstance(optimizer, kind)
+        assert optimizer.param_groups[0]["lr"] == 0.125
+        assert optimizer.param_groups[0]["weight_decay"] == 0.25
+
+
 def test_diverging_loss_names_the_learning_rate(runner):
     result = runner(SOLVER__BASE_LR="1e12", SOLVER__WARMUP_ITERS="0", SOLVER__MAX_ITER="20")
     _refused(result, 1, "SOLVER.BASE_LR")

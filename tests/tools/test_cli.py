@@ -80,7 +80,9 @@ def test_without_detectron2_help_and_scenes_work_and_training_says_what_to_insta
     )
     result = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "scenes")],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr

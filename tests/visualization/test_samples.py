@@ -55,8 +55,11 @@ def test_pictures_of_a_set(scenes, tmp_path, count):
     ]
     (tmp_path / "results.json").write_text(json.dumps(detections))
     target = draw_samples(
-        "scenes_val", tmp_path / "results.json", tmp_path / "samples.png",
-        count=count, score_threshold=0.5,
+        "scenes_val",
+        tmp_path / "results.json",
+        tmp_path / "samples.png",
+        count=count,
+        score_threshold=0.5,
     )
     picture = cv2.imread(str(target))
     pairs = min(count, len(truth["images"]))

@@ -99,11 +99,11 @@ def check_data(cfg: CfgNode, *, training: bool) -> dict[str, str]:
 
 
 def _hide_tracebacks_of_user_errors() -> None:
-    """Detectron2's loop logs a traceback for whatever ends it; ours come with their own message."""
+    """Detectron2's loop logs a traceback for whatever ends it; these end in a message of ours."""
     loop = logging.getLogger("detectron2.engine.train_loop")
     if not any(f is _is_for_developers for f in loop.filters):
         loop.addFilter(_is_for_developers)
 
 
 def _is_for_developers(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+    return not (record.exc_info and isinstance(record.exc_info[1], UserError | FloatingPointError))

@@ -17,14 +17,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UsageError, UserError
 
 HELP = "generated scenes, training, evaluation and pictures in about ten minutes"
 CONFIG = "configs/quickstart/mask_rcnn_R_18_FPN_scenes.yaml"
 TRAIN_IMAGES, VAL_IMAGES, IMAGE_SIZE, SCENES_SEED = 2000, 200, 128, 1
 # Mean over seeds 1, 2, 3 on 2 CPU cores, and half the width that a fourth seed may need;
 # docs/performance.md names the command.
-EXPECTED = {"segm/AP": 0.0, "segm/AP50": 0.0, "bbox/AP": 0.0}
+EXPECTED = {"segm/AP": 52.0, "segm/AP50": 77.0, "bbox/AP": 61.0}
 TOLERANCE = 4.0
 
 
@@ -53,7 +53,13 @@ def run(args: argparse.Namespace) -> int:
     words = ["--config-file", CONFIG, "--resume", "OUTPUT_DIR", str(out)]
     words += [*_device_overrides(), "SEED", str(args.seed), *args.opts]
     record = _read(out / "run.json")
-    if record.get("state") == "finished" and record.get("overrides") == words[3:]:
+    if record and record.get("overrides") != words[3:]:
+        raise UsageError(
+            f"{out} holds a quick start of other settings "
+            f"({shlex.join(record.get('overrides', []))}); "
+            "--force deletes it, --out chooses another folder"
+        )
+    if record.get("state") == "finished":
         print(f"{out} holds a finished quick start of the same settings; --force trains anew.")
     else:
         code = _train(words, out / "data")
@@ -64,8 +70,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _train(words: list[str], data: Path) -> int:
     """Run `mask-rcnn-ext train` as a user would; returns its exit code."""
-    # A thread that waits for the other one soon gives its core away instead of spinning: with the
-    # data loader, or anything else, on one of two cores, spinning makes a step several times slower.
+    # A thread that waits for the other one soon gives its core away instead of spinning, which
+    # would make a step several times slower when anything else runs on one of two cores.
     settings = {"DETECTRON2_DATASETS": str(data), "GOMP_SPINCOUNT": "30000"}
     shown = " ".join(f"{key}={shlex.quote(value)}" for key, value in settings.items())
     print(f"Training: {shown} mask-rcnn-ext train {shlex.join(words)}", flush=True)

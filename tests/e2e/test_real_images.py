@@ -45,6 +45,7 @@ def test_the_command_of_the_readme(coco_images, tmp_path):
 def test_four_real_images_are_learned_by_heart(coco_images, tmp_path):
     config = "configs/COCO-InstanceSegmentation/mask_rcnn_R_18_FPN_overfit_4.yaml"
     words = ["train_net.py", "--config-file", config, "OUTPUT_DIR", str(tmp_path), "SEED", "1"]
+    words += ["MODEL.DEVICE", "cpu"]
     _run(words, coco_images, timeout=1700)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["segm/AP"] >= 50

@@ -129,6 +129,9 @@ def test_resume_goes_on_from_the_last_checkpoint(finished, tmp_path):
     assert "Starting training from iteration 3" in result.stdout
     state = torch.load(runner.out / "model_final.pth", weights_only=True)
     assert state["iteration"] == 4
+    steps = [s["step"] for s in state["trainer"]["_trainer"]["optimizer"]["state"].values()]
+    assert steps
+    assert all(step == 5 for step in steps)  # the optimizer went on too, 3 + 2 steps
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(runner):

@@ -32,9 +32,10 @@ def _ground_truth_as_outputs(scenes, split="val"):
 
 
 def test_ground_truth_scores_100(scenes, tmp_path):
+    outputs = list(_ground_truth_as_outputs(scenes))  # loading the set fills its metadata
     evaluator = CocoEvaluator("scenes_val", output_dir=str(tmp_path))
     evaluator.reset()
-    for record, instances in _ground_truth_as_outputs(scenes):
+    for record, instances in outputs:
         evaluator.process([record], [{"instances": instances}])
     results = evaluator.evaluate()
     assert results["bbox"]["AP"] == pytest.approx(100)
@@ -42,9 +43,10 @@ def test_ground_truth_scores_100(scenes, tmp_path):
 
 
 def test_nothing_found_is_zero_not_nan(scenes, tmp_path):
+    outputs = list(_ground_truth_as_outputs(scenes))  # loading the set fills its metadata
     evaluator = CocoEvaluator("scenes_val", output_dir=str(tmp_path))
     evaluator.reset()
-    for record, instances in _ground_truth_as_outputs(scenes):
+    for record, instances in outputs:
         evaluator.process([record], [{"instances": instances[:0]}])
     results = evaluator.evaluate()
     assert results["bbox"]["AP"] == results["segm"]["AP"] == 0.0

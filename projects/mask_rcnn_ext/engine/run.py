@@ -54,14 +54,23 @@ def _train(cfg: CfgNode, resume: bool) -> dict[str, Any]:
         trainer.resume_or_load(resume=resume)
         return trainer.train()
     except FloatingPointError as error:
-        raise UserError(
-            f"the loss is no longer finite: {error}\nMost often SOLVER.BASE_LR "
-            f"({cfg.SOLVER.BASE_LR}) is too high for SOLVER.IMS_PER_BATCH "
-            f"({cfg.SOLVER.IMS_PER_BATCH}): the paper's 0.02 goes with 16 images; "
-            "scale it with the batch."
-        ) from error
+        raise UserError(_divergence_advice(cfg, error)) from error
     finally:
         stop.uninstall()
+
+
+def _divergence_advice(cfg: CfgNode, error: FloatingPointError) -> str:
+    message = f"the loss is no longer finite: {error}\n"
+    if not cfg.MODEL.WEIGHTS and cfg.MODEL.RESNETS.NORM == "FrozenBN":
+        message += (
+            "The model starts from random weights with a frozen batch norm, which normalizes "
+            "nothing then: add MODEL.RESNETS.NORM BN MODEL.BACKBONE.FREEZE_AT 0. Otherwise "
+        )
+    return message + (
+        f"SOLVER.BASE_LR ({cfg.SOLVER.BASE_LR}) may be too high for SOLVER.IMS_PER_BATCH "
+        f"({cfg.SOLVER.IMS_PER_BATCH}): the paper's 0.02 goes with 16 images; scale it with the "
+        "batch."
+    )
 
 
 def _evaluate(cfg: CfgNode) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from detectron2.data import (
     build_detection_test_loader,
     build_detection_train_loader,
 )
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
@@ -57,6 +58,21 @@ class Trainer(DefaultTrainer):
         hooks = super().build_hooks()
         # After the writers: a stopped run has its last metrics on disk.
         return hooks + ([self._stop] if self._stop is not None else [])
+
+    # v0.6's DefaultTrainer leaves the optimizer out of its checkpoints, so that a resumed run
+    # starts with zero momentum; main keeps it under this key. With these two, both do.
+    def state_dict(self) -> dict[str, Any]:
+        return TrainerBase.state_dict(self) | {"_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        TrainerBase.load_state_dict(self, state_dict)
+        if "_trainer" in state_dict:
+            self._trainer.load_state_dict(state_dict["_trainer"])
+        else:
+            logging.getLogger(__name__).warning(
+                "This checkpoint holds no optimizer state (Detectron2 v0.6 wrote it): "
+                "momentum starts from zero"
+            )
 
     def train(self) -> dict[str, Any]:
         """Train, evaluate; the results of the last evaluation as test() returns them, or {}."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, dict[str, str]]:
     cfg.freeze()
     default_setup(cfg, args)
     _hide_tracebacks_of_user_errors()
+    # Detectron2's mapper copies the masks that pycocotools decodes; that these are read-only is
+    # nothing to warn of.
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     return cfg, fingerprints
 
 

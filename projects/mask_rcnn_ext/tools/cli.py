@@ -17,7 +17,7 @@ VERBS = {"quickstart": quickstart, "scenes": scenes, "train": train}
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Mask R-CNN as a Detectron2 project: data, training, tables."
+        prog=PROGRAM, description="Mask R-CNN as a Detectron2 project: data, training, evaluation."
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)

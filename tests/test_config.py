@@ -8,7 +8,7 @@ import pytest
 from detectron2.config import get_cfg
 
 from mask_rcnn_ext import add_mask_rcnn_ext_config, finalize_config, load_config
-from mask_rcnn_ext.config import find_config
+from mask_rcnn_ext.config import find_config, flatten
 from mask_rcnn_ext.errors import UsageError
 
 
@@ -18,7 +18,7 @@ def test_our_keys_overwrite_no_default_of_detectron2():
     for section in theirs:
         if not isinstance(theirs[section], dict):
             assert ours[section] == theirs[section]
-    ours_flat, theirs_flat = _flat(ours), _flat(theirs)
+    ours_flat, theirs_flat = ({k: repr(v) for k, v in flatten(cfg)} for cfg in (ours, theirs))
     assert theirs_flat.items() <= ours_flat.items()
     assert set(ours_flat) - set(theirs_flat) == {
         "DATASETS.MAX_IMAGES",
@@ -26,16 +26,6 @@ def test_our_keys_overwrite_no_default_of_detectron2():
         "TEST.SAMPLE_PICTURES",
         "TEST.SAMPLE_SCORE_THRESH",
     }
-
-
-def _flat(node, prefix=""):
-    flat = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = repr(value)
-    return flat
 
 
 def test_overrides_win_over_the_file_and_the_result_is_frozen(tmp_path):

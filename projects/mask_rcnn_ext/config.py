@@ -156,7 +156,7 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
         raise UsageError(f"{path} is not a config: {error}") from error
     if not isinstance(loaded, dict):
         raise UsageError(f"{path} is not a config: expected keys and values, got {loaded!r}")
-    _refuse_unknown_keys(cfg, dict(_flatten(loaded)), str(path))
+    _refuse_unknown_keys(cfg, dict(flatten(loaded)), str(path))
     try:
         cfg.merge_from_file(str(path), allow_unsafe=False)
     except (KeyError, ValueError, AssertionError) as error:
@@ -181,7 +181,7 @@ def _merge_overrides(cfg: CfgNode, opts: list[str]) -> None:
 
 
 def _refuse_unknown_keys(cfg: CfgNode, given: Mapping[str, Any], source: str) -> None:
-    known = dict(_flatten(cfg))
+    known = dict(flatten(cfg))
     known_nodes = {key.rsplit(".", depth)[0] for key in known for depth in range(1, 6)}
     for key in given:
         if key in known or key in known_nodes:
@@ -199,10 +199,11 @@ def _neighbours(key: str, known: Mapping[str, Any]) -> str:
     return "; nearest: " + ", ".join(near[:4]) if near else ""
 
 
-def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield ("SOLVER.BASE_LR", 0.02) and so on for a config or for the content of its YAML."""
     for key, value in node.items():
         if isinstance(value, Mapping) and value:
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

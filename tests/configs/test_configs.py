@@ -13,6 +13,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
 from mask_rcnn_ext import load_config
+from mask_rcnn_ext.config import flatten
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIGS = REPO / "configs"
@@ -36,22 +37,12 @@ def _chain(path: Path) -> int:
     return 1 + max((_chain(base) for base in _bases(path)), default=0)
 
 
-def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def _own_keys(path: Path) -> set[str]:
-    return set(_flat(yaml.safe_load(path.read_text()))) - {"_BASE_"}
+    return set(dict(flatten(yaml.safe_load(path.read_text())))) - {"_BASE_"}
 
 
 def _resolved(path: Path) -> dict[str, Any]:
-    return _flat(load_config(path))
+    return dict(flatten(load_config(path)))
 
 
 def _head_comment(path: Path) -> list[str]:
@@ -111,7 +102,7 @@ def test_the_head_comment_has_the_command(path: Path):
 
 @pytest.mark.parametrize("path", ALL, ids=_name)
 def test_no_machine_paths_or_devices(path: Path):
-    own = _flat(yaml.safe_load(path.read_text()))
+    own = dict(flatten(yaml.safe_load(path.read_text())))
     assert "MODEL.DEVICE" not in own, "the device is the machine's, not the experiment's"
     for key, value in own.items():
         assert not str(value).startswith(("/", "~")), f"{key}: {value}"

@@ -10,6 +10,7 @@ import pytest
 from detectron2.config import get_cfg
 
 from mask_rcnn_ext import add_mask_rcnn_ext_config, load_config
+from mask_rcnn_ext.config import flatten
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
@@ -39,21 +40,11 @@ needs_zoo = pytest.mark.skipif(
 )
 
 
-def _flat(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def _upstream(name: str) -> dict[str, Any]:
     cfg = get_cfg()
     add_mask_rcnn_ext_config(cfg)
     cfg.merge_from_file(str(ZOO / name))
-    return _flat(cfg)
+    return dict(flatten(cfg))
 
 
 @needs_zoo
@@ -64,7 +55,7 @@ def test_every_shared_name_is_compared():
 @needs_zoo
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_resolves_to_upstreams(name: str):
-    ours, theirs = _flat(load_config(CONFIGS / name)), _upstream(name)
+    ours, theirs = dict(flatten(load_config(CONFIGS / name))), _upstream(name)
     assert ours.keys() == theirs.keys()
     assert {key for key in ours if ours[key] != theirs[key]} == DIFFERENT[name]
 
@@ -74,7 +65,7 @@ def test_resolves_to_upstreams(name: str):
 def test_the_1x_of_resnet_101_is_upstreams_3x_with_the_1x_schedule(kind: str):
     """Detectron2 has no such file: its depth comes from the 3x, its schedule from ResNet-50's."""
     folder = "COCO-InstanceSegmentation"
-    ours = _flat(load_config(CONFIGS / folder / f"mask_rcnn_R_101_{kind}_1x.yaml"))
+    ours = dict(flatten(load_config(CONFIGS / folder / f"mask_rcnn_R_101_{kind}_1x.yaml")))
     expected = _upstream(f"{folder}/mask_rcnn_R_101_{kind}_3x.yaml")
     short = _upstream(f"{folder}/mask_rcnn_R_50_{kind}_1x.yaml")
     expected |= {key: short[key] for key in ("SOLVER.STEPS", "SOLVER.MAX_ITER")}

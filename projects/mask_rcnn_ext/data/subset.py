@@ -12,6 +12,7 @@ from pathlib import Path
 from detectron2.data import MetadataCatalog
 
 from ..errors import UsageError
+from ..files import atomic_write
 from .checks import parse_annotations
 from .registration import locate_dataset, register_coco_dataset
 
@@ -38,11 +39,9 @@ def register_subset(name: str, max_images: int, folder: str | Path) -> str:
 
     target = Path(folder) / f"{name}_first{max_images}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(data)
-    # A second process of the same run writes the same text: the file is whole at any time.
-    partial = target.with_suffix(".json.partial")
-    partial.write_text(content)
-    partial.replace(target)
+    # Each process of a run writes the same text; the file is whole at any time.
+    with atomic_write(target, "w") as file:
+        json.dump(data, file)
 
     metadata = MetadataCatalog.get(name).as_dict()
     for derived in ("name", "json_file", "image_root", "evaluator_type"):

@@ -22,9 +22,9 @@ from ..errors import UsageError, UserError
 HELP = "generated scenes, training, evaluation and pictures in about ten minutes"
 CONFIG = "configs/quickstart/mask_rcnn_R_18_FPN_scenes.yaml"
 TRAIN_IMAGES, VAL_IMAGES, IMAGE_SIZE, SCENES_SEED = 2000, 200, 128, 1
-# Mean over seeds 1, 2, 3 on 2 CPU cores, and half the width that a fourth seed may need;
-# docs/performance.md names the command.
-EXPECTED = {"segm/AP": 52.0, "segm/AP50": 77.0, "bbox/AP": 61.0}
+# Mean over seeds 1, 2, 3 on 2 CPU cores, docs/performance.md has
+# each; a run further below than the tolerance is a failure.
+EXPECTED = {"segm/AP": 50.1, "segm/AP50": 74.2, "bbox/AP": 58.3}
 TOLERANCE = 4.0
 
 

@@ -29,6 +29,23 @@ DETECTRON2_MISSING = (
 
 def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     """Add this project's keys. With their defaults Detectron2 behaves as it does without us."""
+    for head in ("ROI_BOX_HEAD", "ROI_MASK_HEAD", "ROI_KEYPOINT_HEAD"):
+        # How a bin's samples become one value: "ave", "max", or "" for the op's own (max for
+        # RoIPool, ave for the others). Table 2c. For our RoI heads (MaskRCNNROIHeads, ...Res5...).
+        cfg.MODEL[head].POOLER_AGGREGATION = ""
+    # What computes RoI features: "torch", "triton" (a GPU's kernel) or "auto".
+    cfg.MODEL.ROI_HEADS.POOLER_BACKEND = "auto"
+    # Mask loss: "sigmoid", a binary loss for each class, or "softmax", where the classes and a
+    # background compete for each pixel. Table 2b.
+    cfg.MODEL.ROI_MASK_HEAD.LOSS = "sigmoid"
+    # Widths of MLPMaskHead's hidden layers. Table 2e has two of them and three.
+    cfg.MODEL.ROI_MASK_HEAD.FC_DIMS = [1024, 1024]
+    # Side m of the predicted masks, in mask cells; 0 is twice the side of the head's input
+    # (14 in the C4 form, 28 in the FPN form, as in figure 4).
+    cfg.MODEL.ROI_MASK_HEAD.RESOLUTION = 0
+    # In training, at most this many positive RoIs of an image enter the mask branch; 0 is all.
+    # For crowds on a small GPU; the paper has no such limit.
+    cfg.MODEL.ROI_MASK_HEAD.TRAIN_ROIS_PER_IMAGE = 0
     # Use only the first N annotated images of each data set, training and test alike; 0 uses all.
     # For smoke runs and for the overfitting proof, never for a figure to quote.
     cfg.DATASETS.MAX_IMAGES = 0

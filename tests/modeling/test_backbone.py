@@ -43,3 +43,36 @@ def test_with_all_four_stages_it_is_detectron2s():
     expected = theirs(image)
     for name, feature in ours(image).items():
         assert torch.equal(feature, expected[name])
+
+
+# Parameters of torchvision's trunk without the classifier: its published `num_params` less
+# 2048 * 1000 + 1000. torchvision has no 152-layer ResNeXt; its own ResNet class, built with blocks
+# [3, 8, 36, 3] and 32 groups of width 8, has 122,372,392 with the classifier.
+RESNEXTS = [
+    ("101", "64", "4", 83_455_272 - 2_049_000),
+    ("101", "32", "8", 88_791_336 - 2_049_000),
+    ("152", "32", "8", 122_372_392 - 2_049_000),
+]
+NON_LOCAL = 4 * 1024 * 512 + 2 * 1024  # four 1 x 1 convolutions and a norm
+
+
+@pytest.mark.parametrize(("depth", "groups", "width", "expected"), RESNEXTS)
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+def test_resnexts_have_the_published_number_of_parameters(depth, groups, width, expected, norm):
+    stages = "['res2', 'res3', 'res4', 'res5']"
+    keys = ["MODEL.RESNETS.DEPTH", depth, "MODEL.RESNETS.NUM_GROUPS", groups]
+    keys += ["MODEL.RESNETS.WIDTH_PER_GROUP", width, "MODEL.RESNETS.NORM", norm]
+    keys += ["MODEL.RESNETS.OUT_FEATURES", stages, "MODEL.RESNETS.STRIDE_IN_1X1", "False"]
+    for name, more in (
+        ("build_resnet_backbone", 0),
+        ("build_nonlocal_resnet_backbone", NON_LOCAL),
+    ):
+        with torch.device("meta"):
+            backbone = build_backbone(load_config("", ["MODEL.BACKBONE.NAME", name, *keys]))
+        # A frozen norm holds the same weights and biases, as buffers.
+        found = sum(
+            value.numel()
+            for key, value in backbone.state_dict().items()
+            if key.endswith(("weight", "bias"))
+        )
+        assert found == expected + more

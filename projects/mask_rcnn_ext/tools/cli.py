@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import exit_code_of
-from . import quickstart, scenes, train
+from . import quickstart, scenes, train, weights
 
 PROGRAM = "mask-rcnn-ext"
-VERBS = {"quickstart": quickstart, "scenes": scenes, "train": train}
+VERBS = {"quickstart": quickstart, "scenes": scenes, "train": train, "weights": weights}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -22,6 +22,14 @@ def test_our_keys_overwrite_no_default_of_detectron2():
     assert theirs_flat.items() <= ours_flat.items()
     assert set(ours_flat) - set(theirs_flat) == {
         "DATASETS.MAX_IMAGES",
+        "MODEL.ROI_BOX_HEAD.POOLER_AGGREGATION",
+        "MODEL.ROI_HEADS.POOLER_BACKEND",
+        "MODEL.ROI_KEYPOINT_HEAD.POOLER_AGGREGATION",
+        "MODEL.ROI_MASK_HEAD.FC_DIMS",
+        "MODEL.ROI_MASK_HEAD.LOSS",
+        "MODEL.ROI_MASK_HEAD.POOLER_AGGREGATION",
+        "MODEL.ROI_MASK_HEAD.RESOLUTION",
+        "MODEL.ROI_MASK_HEAD.TRAIN_ROIS_PER_IMAGE",
         "SOLVER.OPTIMIZER",
         "TEST.SAMPLE_PICTURES",
         "TEST.SAMPLE_SCORE_THRESH",

@@ -109,7 +109,10 @@ def finalize_config(cfg: CfgNode) -> None:
     Raises:
         UsageError: with the key, its value and what it may be
     """
+    from .modeling.checks import check_modeling_config
+
     _check_registry_names(cfg)
+    check_modeling_config(cfg)
     for key in ("SOLVER.IMS_PER_BATCH", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"):
         if _get(cfg, key) < 1:
             raise UsageError(f"{key} is {_get(cfg, key)}, expected at least 1")
@@ -122,6 +125,13 @@ def finalize_config(cfg: CfgNode) -> None:
         raise UsageError(
             f"MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, expected the "
             "number of foreground classes, background not counted"
+        )
+    precomputed = cfg.MODEL.PROPOSAL_GENERATOR.NAME == "PrecomputedProposals"
+    if precomputed != cfg.MODEL.LOAD_PROPOSALS:
+        raise UsageError(
+            f"MODEL.LOAD_PROPOSALS is {cfg.MODEL.LOAD_PROPOSALS}, but "
+            f"MODEL.PROPOSAL_GENERATOR.NAME is {cfg.MODEL.PROPOSAL_GENERATOR.NAME!r}; "
+            "PrecomputedProposals goes with True, any other name with False"
         )
     if cfg.SOLVER.OPTIMIZER not in ("SGD", "AdamW"):
         raise UsageError(f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r}, expected 'SGD' or 'AdamW'")

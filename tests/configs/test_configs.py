@@ -61,7 +61,7 @@ def _commands(path: Path) -> list[list[str]]:
 
 
 def test_there_are_configs_to_test():
-    assert len(EXPERIMENTS) >= 13
+    assert len(EXPERIMENTS) >= 50
 
 
 @pytest.mark.parametrize("path", ALL, ids=_name)
@@ -70,7 +70,8 @@ def test_config_builds_its_model(path: Path):
     assert cfg.is_frozen()
     with torch.device("meta"):  # shapes and wiring without the seconds of random numbers
         model = build_model(cfg)
-    assert hasattr(model.roi_heads, "mask_head") == cfg.MODEL.MASK_ON
+    # An RPN on its own has no heads.
+    assert hasattr(getattr(model, "roi_heads", None), "mask_head") == cfg.MODEL.MASK_ON
 
 
 @pytest.mark.parametrize("path", ALL, ids=_name)

@@ -90,7 +90,8 @@ def _report(cfg: CfgNode, results: dict[str, Any]) -> None:
     logger = logging.getLogger("mask_rcnn_ext")
     flat = write_results(cfg.OUTPUT_DIR, results)
     logger.info("Wrote %s/results.json (%d figures)", cfg.OUTPUT_DIR, len(flat))
-    if cfg.TEST.SAMPLE_PICTURES:
+    # An RPN on its own detects nothing that could be drawn.
+    if cfg.TEST.SAMPLE_PICTURES and cfg.MODEL.META_ARCHITECTURE != "ProposalNetwork":
         picture = draw_samples(
             cfg.DATASETS.TEST[0],
             f"{cfg.OUTPUT_DIR}/inference/{cfg.DATASETS.TEST[0]}/coco_instances_results.json",

@@ -16,6 +16,7 @@ from detectron2.utils import comm
 
 from ..config import load_config
 from ..data.checks import check_datasets
+from ..data.proposals import check_proposal_files
 from ..data.subset import register_subset
 from ..errors import UsageError, UserError
 
@@ -45,6 +46,7 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, dict[str, str]]:
                 register_subset(name, cfg.DATASETS.MAX_IMAGES, folder) for name in cfg.DATASETS[key]
             )
     cfg.freeze()
+    check_proposals(cfg, training=not args.eval_only)
     default_setup(cfg, args)
     _hide_tracebacks_of_user_errors()
     # Detectron2's mapper copies the masks that pycocotools decodes; that these are read-only is
@@ -100,6 +102,19 @@ def check_data(cfg: CfgNode, *, training: bool) -> dict[str, str]:
             wants_masks=cfg.MODEL.MASK_ON,
         )
     return fingerprints
+
+
+def check_proposals(cfg: CfgNode, *, training: bool) -> None:
+    """Check the files of precomputed proposals that this run reads, if it reads any."""
+    if not cfg.MODEL.LOAD_PROPOSALS:
+        return
+    for split in ("TRAIN", "TEST") if training else ("TEST",):
+        check_proposal_files(
+            cfg.DATASETS[split],
+            cfg.DATASETS[f"PROPOSAL_FILES_{split}"],
+            split=split,
+            topk=cfg.DATASETS[f"PRECOMPUTED_PROPOSAL_TOPK_{split}"],
+        )
 
 
 def _hide_tracebacks_of_user_errors() -> None:

@@ -62,7 +62,7 @@ def test_the_route_of_other_devices_equals_the_loops(layer: str, aggregation: st
 @settings(max_examples=40, deadline=None)
 @given(case=cases())
 def test_roi_align_is_torchvisions(aligned: bool, ratio: int, case: Case):
-    """RoIs far larger than the level too. Inverted ones torchvision only answers with fixed ratio."""
+    """RoIs far larger than the level too. Inverted ones crash torchvision's adaptive sampling."""
     if not ratio:
         case.rois[:, 3:] = torch.maximum(case.rois[:, 1:3], case.rois[:, 3:])
     case.features.requires_grad_()

@@ -17,7 +17,9 @@ AGGREGATIONS = {layer: ("max",) if layer == "RoIPool" else ("ave", "max") for la
 
 def round_half_away(x: torch.Tensor) -> torch.Tensor:
     """C's round(), which RoIPool and RoIWarp quantise with; torch.round takes halves to even."""
-    return torch.trunc(x + torch.copysign(torch.full_like(x, 0.5), x))
+    whole = x.abs().floor()
+    # Not floor(|x| + 0.5): adding to the largest number below a half gives one.
+    return torch.copysign(whole + (x.abs() - whole >= 0.5), x)
 
 
 def axis_extent(

@@ -90,13 +90,20 @@ def multilevel_roi_features(
     """
     aggregation = aggregation or AGGREGATIONS.get(layer, ("",))[0]
     _check(features, rois, levels, output_size, scales, sampling_ratio, layer, aggregation)
-    route = _choose(backend, features[0].device.type, layer, aggregation)
+    route = _choose(backend, features, layer, aggregation)
     # Half precision has no room for positions: 1215.5 does not exist in bfloat16.
     rois = rois.detach().to(torch.promote_types(rois.dtype, torch.float32))
     if route == "triton":
         ordered = torch.are_deterministic_algorithms_enabled()
         return kernels.multilevel_roi_average(
-            features, rois, levels, output_size, scales, sampling_ratio, layer, ordered=ordered
+            features,
+            rois.float(),
+            levels,
+            output_size,
+            scales,
+            sampling_ratio,
+            layer,
+            ordered=ordered,
         )
     if route == "levels":
         return by_level.roi_features(
@@ -107,24 +114,28 @@ def multilevel_roi_features(
     return function.apply(settings, *features)
 
 
-def _choose(backend: str, device: str, layer: str, aggregation: str) -> str:
+def _choose(backend: str, features: Sequence[torch.Tensor], layer: str, aggregation: str) -> str:
     """triton, levels or windows; raises ValueError for what the named backend cannot do."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
-    runs, why_not = kernels.is_available() if backend != "torch" else (False, "")
-    if backend == "triton":
+    device, dtype = features[0].device.type, features[0].dtype
+    route = "windows" if device == "cpu" and layer != "RoIPool" else "levels"
+    if torch.jit.is_tracing():
+        route = "levels"  # windows are Python numbers, which a trace would freeze
+    elif backend == "triton":
         if aggregation != "ave":
             raise ValueError(
                 f"the triton backend has averages only, not {layer} with {aggregation}; "
                 "use backend torch or auto"
             )
+        runs, why_not = kernels.is_available()
         if not runs:
             raise ValueError(f"the triton backend does not run here: {why_not}; use torch or auto")
         route = "triton"
-    elif backend == "auto" and device == "cuda" and aggregation == "ave" and runs:
-        route = "triton"
-    else:
-        route = "windows" if device == "cpu" and layer != "RoIPool" else "levels"
+    elif backend == "auto" and device == "cuda" and aggregation == "ave":
+        known = dtype in kernels.DTYPES and len(features) <= kernels.MOST_LEVELS
+        if known and kernels.is_available()[0]:
+            route = "triton"
     _log_once(layer, aggregation, device, route)
     return route
 
@@ -180,7 +191,7 @@ def _check(
     if levels.shape != rois.shape[:1]:
         raise ValueError(f"got {tuple(levels.shape)} levels for {len(rois)} RoIs")
     # Reading values of a GPU's tensors would stop it; torchvision does not check there either.
-    if first.device.type == "cpu" and len(rois):
+    if first.device.type == "cpu" and len(rois) and not torch.jit.is_tracing():
         if not bool(torch.isfinite(rois).all()):
             bad = int((~torch.isfinite(rois).all(1)).nonzero()[0])
             raise ValueError(f"RoI {bad} is not finite: {rois[bad].tolist()}")
@@ -220,12 +231,13 @@ def _windows(
     """The picked RoIs' windows with their weights, in the dtype that they are computed in."""
     rois, levels, output_size, _, ratio, _ = settings
     axes = _axes(settings, sizes, pick)
-    y, x = (
-        axis_weights(*axis, bins, ratio, average=average)
-        for axis, bins in zip(axes, output_size, strict=True)
-    )
+    with windows.one_thread():
+        y, x = (
+            axis_weights(*axis, bins, ratio, average=average)
+            for axis, bins in zip(axes, output_size, strict=True)
+        )
     y.weights, x.weights = y.weights.to(dtype), x.weights.to(dtype)
-    return windows.Windows(levels[pick], rois[pick, 0], y, x, len(sizes))
+    return windows.Windows(levels[pick], rois[pick, 0], y, x)
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -237,6 +249,16 @@ def _empty(settings: tuple[Any, ...], sizes: list[torch.Size]) -> bool:
     return not len(settings[0]) or not any(size.numel() for size in sizes)
 
 
+def _format_of(features: Sequence[torch.Tensor]) -> torch.memory_format:
+    """What RoI features and gradients come in: channels_last if the features do."""
+    last = torch.channels_last
+    first = features[0]
+    # A map of one channel or one cell is both.
+    if first.is_contiguous(memory_format=last) and not first.is_contiguous():
+        return last
+    return torch.contiguous_format
+
+
 class _WindowAverage(torch.autograd.Function):
     """RoIAlign, RoIAlignV2 and RoIWarp with `ave` on a CPU."""
 
@@ -244,29 +266,34 @@ class _WindowAverage(torch.autograd.Function):
     def forward(ctx: Any, settings: tuple[Any, ...], *features: torch.Tensor) -> torch.Tensor:
         first, rois = features[0], settings[0]
         ctx.sizes, ctx.dtype = [f.shape for f in features], first.dtype
+        ctx.format = _format_of(features)
         dtype = _compute_dtype(first.dtype)
-        out = torch.zeros(len(rois), *settings[2], first.shape[1], dtype=dtype)
-        ctx.windows = None
-        if not _empty(settings, ctx.sizes):
-            every = torch.arange(len(rois))
-            ctx.windows = _windows(settings, ctx.sizes, every, dtype, average=True)
-            for f, picks in zip(features, ctx.windows.of_level, strict=True):
-                if picks:  # one level's copy at a time: P2's is larger than all RoI features
-                    level = windows.channels_innermost(f, dtype)
-                    windows.average_forward(level, picks, ctx.windows, out)
-        return out.permute(0, 3, 1, 2).to(first.dtype)
+        shape = (len(rois), first.shape[1], *settings[2])
+        if _empty(settings, ctx.sizes):
+            ctx.windows = None
+            return torch.zeros(shape, dtype=first.dtype)
+        every = torch.arange(len(rois))
+        ctx.windows = _windows(settings, ctx.sizes, every, dtype, average=True)
+        out = torch.empty(shape, dtype=dtype, memory_format=ctx.format)
+        windows.average_forward(features, ctx.windows, out)
+        return out.to(first.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         dtype = _compute_dtype(ctx.dtype)
-        grads = []
-        grad = windows.channels_innermost(grad, dtype)
-        for i, (n, c, h, w) in enumerate(ctx.sizes):
-            into = torch.zeros(n, h, w, c, dtype=dtype)
-            if ctx.windows is not None:
-                windows.average_backward(grad, ctx.windows.of_level[i], ctx.windows, into)
-            grads.append(into.permute(0, 3, 1, 2).to(ctx.dtype))
-        return (None, *grads)
+        pictures = ctx.windows.of if ctx.windows is not None else {}
+        into = []
+        for level, size in enumerate(ctx.sizes):
+            grads = torch.empty(size, dtype=dtype, memory_format=ctx.format)
+            for image in range(size[0]):
+                # Zeros are fresh memory touched twice; most pictures are overwritten whole.
+                added_to = windows.is_channels_innermost(grads[image])
+                if added_to or (level, image) not in pictures:
+                    grads[image] = 0
+            into.append(grads)
+        if pictures:
+            windows.average_backward(_dense(grad, dtype), ctx.windows, into)
+        return (None, *(g.to(ctx.dtype) for g in into))
 
 
 class _WindowMaximum(torch.autograd.Function):
@@ -278,39 +305,50 @@ class _WindowMaximum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, settings: tuple[Any, ...], *features: torch.Tensor) -> torch.Tensor:
-        first, rois, (bins_y, bins_x) = features[0], settings[0], settings[2]
+        first, rois, bins = features[0], settings[0], settings[2]
         ctx.settings, ctx.sizes, ctx.dtype = settings, [f.shape for f in features], first.dtype
+        ctx.format = _format_of(features)
         dtype, channels = _compute_dtype(first.dtype), first.shape[1]
-        out = torch.zeros(len(rois), bins_y, bins_x, channels, dtype=dtype)
+        out = torch.zeros((len(rois), channels, *bins), dtype=dtype)
+        out = out.contiguous(memory_format=ctx.format)
         ctx.chunks = []
         if not _empty(settings, ctx.sizes):
-            maps = [windows.channels_innermost(f, dtype) for f in features]
+            # Every chunk reads every level: turned once.
+            features = tuple(
+                f.to(dtype).contiguous(memory_format=torch.channels_last) for f in features
+            )
             for pick, sides in _chunks(settings, ctx.sizes, channels):
                 found = _windows(settings, ctx.sizes, pick, dtype, average=False)
-                samples = torch.zeros(
-                    len(pick), bins_y * sides[0], bins_x * sides[1], channels, dtype=dtype
-                )
-                for level, picks in zip(maps, found.of_level, strict=True):
-                    windows.average_forward(level, picks, found, samples)
-                best, place = F.max_pool2d(samples.permute(0, 3, 1, 2), sides, return_indices=True)
-                out[pick] = best.permute(0, 2, 3, 1)
+                # Channels innermost: what max_pool2d vectorises.
+                shape = (len(pick), channels, bins[0] * sides[0], bins[1] * sides[1])
+                samples = torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)
+                windows.average_forward(features, found, samples)
+                out[pick], place = F.max_pool2d(samples, sides, return_indices=True)
                 # (R', PH, PW, C), index into the RoI's A x B samples
                 ctx.chunks.append((pick, sides, found, place.permute(0, 2, 3, 1).int()))
-        return out.permute(0, 3, 1, 2).to(first.dtype)
+        return out.to(first.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-        dtype, (bins_y, bins_x) = _compute_dtype(ctx.dtype), ctx.settings[2]
-        grad = windows.channels_innermost(grad, dtype)
-        into = [torch.zeros(n, h, w, c, dtype=dtype) for n, c, h, w in ctx.sizes]
+        dtype, bins = _compute_dtype(ctx.dtype), ctx.settings[2]
+        grad = grad.to(dtype).permute(0, 2, 3, 1)
+        into = [
+            torch.empty(size, dtype=dtype, memory_format=torch.channels_last).zero_()
+            for size in ctx.sizes
+        ]
         for pick, sides, found, place in ctx.chunks:
-            rows, columns, channels = bins_y * sides[0], bins_x * sides[1], grad.shape[3]
+            rows, columns, channels = bins[0] * sides[0], bins[1] * sides[1], grad.shape[3]
             samples = torch.zeros(len(pick), rows * columns, channels, dtype=dtype)
             samples.scatter_(1, place.flatten(1, 2).long(), grad[pick].flatten(1, 2))
-            samples = samples.view(len(pick), rows, columns, channels)
-            for level, picks in zip(into, found.of_level, strict=True):
-                windows.average_backward(samples, picks, found, level)
-        return (None, *(g.permute(0, 3, 1, 2).to(ctx.dtype) for g in into))
+            samples = samples.view(len(pick), rows, columns, channels).permute(0, 3, 1, 2)
+            windows.average_backward(samples, found, into)
+        return (None, *(g.to(ctx.dtype).contiguous(memory_format=ctx.format) for g in into))
+
+
+def _dense(grad: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The gradient as it is if it is contiguous in one of the two formats; a copy otherwise."""
+    grad = grad.to(dtype)
+    return grad if grad.is_contiguous(memory_format=torch.channels_last) else grad.contiguous()
 
 
 def _chunks(

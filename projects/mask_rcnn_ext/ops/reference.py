@@ -20,7 +20,8 @@ Sample = list[tuple[int, int, float]]  # (row, column, weight) of the cells that
 
 def round_half_away(x: float) -> int:
     """C's round(), which RoIPool quantises with: 0.5 -> 1, -0.5 -> -1."""
-    return int(math.copysign(math.floor(abs(x) + 0.5), x))
+    whole = math.floor(abs(x))
+    return int(math.copysign(whole + (abs(x) - whole >= 0.5), x))
 
 
 def axis_extent(low: float, high: float, scale: float, layer: str) -> tuple[float, float]:

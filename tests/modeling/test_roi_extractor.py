@@ -31,7 +31,8 @@ def test_drop_in_for_roi_pooler(theirs: str, scales: tuple[float, ...], ratio: i
     for name in (theirs, theirs.replace("ROI", "RoI")):
         ours = RoIExtractor(7, scales, ratio, name)(features, boxes)
         torch.testing.assert_close(ours, stock, rtol=1e-5, atol=1e-5)
-        for a, b in zip(torch.autograd.grad(ours.square().sum(), features), stock_grads):
+        grads = torch.autograd.grad(ours.square().sum(), features)
+        for a, b in zip(grads, stock_grads, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 

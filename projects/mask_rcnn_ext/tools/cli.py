@@ -8,10 +8,16 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import exit_code_of
-from . import quickstart, scenes, train, weights
+from . import bench, quickstart, scenes, train, weights
 
 PROGRAM = "mask-rcnn-ext"
-VERBS = {"quickstart": quickstart, "scenes": scenes, "train": train, "weights": weights}
+VERBS = {
+    "bench": bench,
+    "quickstart": quickstart,
+    "scenes": scenes,
+    "train": train,
+    "weights": weights,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:

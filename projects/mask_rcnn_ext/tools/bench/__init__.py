@@ -1,0 +1,174 @@
+"""`mask-rcnn-ext bench`: measure the RoI layers against Detectron2's, or what a model's parts cost.
+
+  bench roi      time and peak memory of our RoI layers and of stock ones, in turns
+  bench cost     parameters, multiply-adds and time of backbone, RPN and each branch of a config
+
+Nothing is downloaded and no data is read: features, RoIs and weights are random with fixed seeds.
+Progress goes to stderr, the table to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..scenes import parse_size
+
+HELP = "measure our RoI layers against stock ones, or the parts of a model"
+
+_DTYPES = ("float32", "float64", "float16", "bfloat16")
+_CASES = ("v2", "align", "max", "pool", "warp", "c4", "c5")
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    roi = what.add_parser(
+        "roi",
+        help="RoI layers: ours beside stock",
+        description="Our RoI layers beside stock ones: time, peak memory, largest difference.",
+    )
+    roi.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
+    roi.add_argument(
+        "--cases",
+        nargs="+",
+        choices=_CASES,
+        default=list(_CASES),
+        metavar="CASE",
+        help=f"some of {', '.join(_CASES)} (default: all)",
+    )
+    roi.add_argument(
+        "--sizes", nargs="+", type=positive, metavar="P", help="bins a side (default: 7 14)"
+    )
+    roi.add_argument(
+        "--dtypes",
+        nargs="+",
+        choices=_DTYPES,
+        metavar="T",
+        help=f"some of {', '.join(_DTYPES)}; the last two under autocast "
+        "(default: float32, on a GPU bfloat16 too)",
+    )
+    roi.add_argument(
+        "--quick", action="store_true", help="a tiny workload, to see that it runs; no figure"
+    )
+    roi.add_argument(
+        "--picture",
+        metavar="FILE",
+        help="measure nothing; draw what each layer looks at into this PNG",
+    )
+
+    cost = what.add_parser(
+        "cost",
+        help="what each part of a model costs",
+        description="Parameters, multiply-adds and time of each part of a model, for one image.",
+    )
+    cost.add_argument("--config-file", required=True, metavar="FILE", help="as for `train`")
+    cost.add_argument(
+        "--image-size",
+        type=parse_size,
+        default=(800, 1333),
+        metavar="HxW",
+        help="network input before padding, pixels (default: 800x1333)",
+    )
+    cost.add_argument("--time", action="store_true", help="measure times too")
+    cost.add_argument(
+        "opts",
+        nargs="*",
+        metavar="KEY VALUE",
+        help="config overrides; MODEL.DEVICE is the GPU if there is one, else cpu",
+    )
+    for each, turns in ((roi, "turns (default: 7; on a GPU 50)"), (cost, "rounds (default: 5)")):
+        each.add_argument("--repeats", type=positive, metavar="N", help=f"timed {turns}")
+        each.add_argument(
+            "--threads", type=positive, default=2, metavar="N", help="of a CPU (default: 2)"
+        )
+        each.add_argument("--json", metavar="FILE", help="write everything measured there, too")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; 0. What cannot be measured is a UserError, which the command reports."""
+    from ...config import DETECTRON2_MISSING
+    from ...errors import UsageError
+
+    for option in ("json", "picture"):
+        path = getattr(args, option, None)
+        if path and not Path(path).absolute().parent.is_dir():
+            raise UsageError(f"--{option} {path}: there is no folder {Path(path).parent}")
+    if args.what == "roi" and args.picture:
+        from ...visualization.roi_layers import draw_roi_layers
+
+        print(draw_roi_layers(args.picture))
+        return 0
+    try:
+        import detectron2  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != "detectron2":
+            raise
+        raise UsageError(DETECTRON2_MISSING) from error
+    with _threads(args.threads):
+        text, measured = _roi(args) if args.what == "roi" else _cost(args)
+    print(text)
+    if args.json:
+        from ...files import write_json
+
+        write_json(args.json, measured)
+    return 0
+
+
+def _roi(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    import torch
+
+    from ...errors import UsageError
+    from .roi import CASES, FULL, QUICK, as_text, run_cases
+
+    gpu = args.device == "cuda"
+    if gpu and not torch.cuda.is_available():
+        raise UsageError(
+            f"--device cuda, but PyTorch {torch.__version__} sees no GPU here; use --device cpu"
+        )
+    dtypes = args.dtypes or (["float32", "bfloat16"] if gpu else ["float32"])
+    results, facts = run_cases(
+        [case for case in CASES if case.key in args.cases],
+        args.sizes or ([7] if args.quick else [7, 14]),
+        [getattr(torch, name) for name in dtypes],
+        torch.device(args.device),
+        args.repeats or (2 if args.quick else 50 if gpu else 7),
+        QUICK if args.quick else FULL,
+    )
+    return as_text(results, facts), {**facts, "results": [r.as_json() for r in results]}
+
+
+def _cost(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    import torch
+
+    from ...config import load_config
+    from ...engine.setup import check_device
+    from .cost import as_json, as_text, measure_cost
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cfg = load_config(args.config_file, ["MODEL.DEVICE", device, *args.opts])
+    check_device(cfg.MODEL.DEVICE, 1)
+    cost = measure_cost(cfg, args.image_size, (args.repeats or 5) if args.time else 0)
+    return as_text(cost), {"config_file": args.config_file, "opts": args.opts, **as_json(cost)}
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let PyTorch use so many threads of the CPU for a while."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -39,6 +39,14 @@ class CocoEvaluator(COCOEvaluator):
             use_fast_impl=False,
             kpt_oks_sigmas=kpt_oks_sigmas,
         )
+        # Detectron2's 1, 10, limit; pycocotools sorts them and would take 10 for a limit below it.
+        self._max_dets_per_image = [1, min(10, max_dets_per_image), max_dets_per_image]
+        if max_dets_per_image > 100:
+            self._logger.warning(
+                "%d detections an image count (TEST.DETECTIONS_PER_IMAGE): AP and AR are not "
+                "comparable with COCO's official figures, which stop at 100",
+                max_dets_per_image,
+            )
 
     def _derive_coco_results(
         self, coco_eval: Any, iou_type: str, class_names: list[str] | None = None

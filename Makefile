@@ -32,6 +32,9 @@ lint: setup
 format: setup
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
+bench: setup
+	$(BIN)/mask-rcnn-ext bench roi
+
 wheelhouse: setup
 	$(BIN)/python third_party/wheelhouse.py --python $(if $(filter python3,$(PYTHON)),3.12,$(PYTHON)) --out $(WHEELHOUSE) --have "$(HAVE)"
 

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from mask_rcnn_ext import load_config
+from mask_rcnn_ext.errors import UsageError
 from mask_rcnn_ext.modeling import MLPMaskHead, RoIExtractor
 
 SMALL = [
@@ -153,3 +154,17 @@ def test_rotated_boxes_stay_detectron2s():
     model = build_model(cfg)
     assert isinstance(model.roi_heads.box_pooler, ROIPooler)
     assert isinstance(model.roi_heads.mask_pooler, RoIExtractor)
+
+
+@pytest.mark.parametrize("head", ["FCNMaskHead", "MLPMaskHead"])
+def test_a_config_without_our_keys_is_told_how_to_get_them(head: str):
+    """As a script of one's own would begin, with Detectron2's `get_cfg()` alone."""
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.MASK_ON = True
+    cfg.MODEL.ROI_MASK_HEAD.NAME = head
+    with pytest.raises(UsageError, match="add_mask_rcnn_ext_config"):
+        build_model(cfg)
+    cfg.MODEL.ROI_HEADS.NAME = "MaskRCNNRes5ROIHeads"
+    with pytest.raises(UsageError, match="add_mask_rcnn_ext_config"):
+        build_model(cfg)

@@ -10,7 +10,7 @@ from detectron2.modeling.poolers import assign_boxes_to_levels
 from detectron2.structures import Boxes
 from roi_cases import LAYERS, random_features, random_rois
 
-from mask_rcnn_ext.ops import assign_levels, kernels, multilevel_roi_features
+from mask_rcnn_ext.ops import assign_levels, kernels, multilevel_roi_features, windows
 from mask_rcnn_ext.ops import multilevel as multilevel_module
 from mask_rcnn_ext.ops.reference import roi_layer_reference
 
@@ -52,6 +52,44 @@ def test_a_level_without_rois_has_a_gradient_of_zeros(layer: str, aggregation: s
     for i in (0, 2):
         assert features[i].grad is not None
         assert not features[i].grad.any()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_few_channels_at_a_time(monkeypatch: pytest.MonkeyPatch, threads: int):
+    """A level too large for the scratch memory is read in parts, by all threads that there are."""
+    rois, levels = random_rois(20, 2, 96, 120), torch.arange(20) % 3
+    results = []
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for scratch in (1 << 20, 24 * 30 * 8 * 2):  # all channels; two, then the third
+            monkeypatch.setattr(windows, "_SCRATCH_BYTES", scratch)
+            features = _pyramid()
+            out = multilevel_roi_features(features, rois, levels, (3, 2), SCALES)
+            out.square().sum().backward()
+            results.append((out.detach(), *(f.grad for f in features)))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for whole, parts in zip(*results, strict=True):
+        torch.testing.assert_close(whole, parts)
+
+
+def test_an_error_in_a_thread_is_not_swallowed(monkeypatch: pytest.MonkeyPatch):
+    def broken(picture: torch.Tensor, memory: object) -> torch.Tensor:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(windows, "_channels_innermost", broken)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(MemoryError, match="no room"):
+            multilevel_roi_features(
+                _pyramid(), random_rois(4, 2, 96, 120), torch.arange(4) % 3, (2, 2), SCALES
+            )
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_maximum_is_made_in_chunks(monkeypatch: pytest.MonkeyPatch):

@@ -52,6 +52,7 @@ def test_the_route_of_other_devices_equals_the_loops(layer: str, aggregation: st
         _assert_equals_reference(case, layer, aggregation, "levels")
     # Without extent, inverted, outside, on the border.
     special = [[0, 8, 8, 8, 8], [1, 30, 30, 9, 12], [0, -90, 4, -60, 20], [1, 0, 0, 72, 56]]
+    special += [[0, 4, 4, 20, 2], [1, 20, 4, 4, 30]]  # inverted on one axis
     rois = torch.tensor(special, dtype=torch.float64)
     case = Case(random_features(2, 2, 7, 9), rois, (2, 2), 1 / 8, 0)
     _assert_equals_reference(case, layer, aggregation, "levels")

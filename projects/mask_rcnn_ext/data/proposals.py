@@ -8,16 +8,14 @@ A file is a pickled dict, as Detectron2's COCO evaluator writes it (`box_proposa
 files call the ids "indexes" and the logits "scores"; Detectron2 reads these too, and so do we.
 
 Detectron2 unpickles such a file, and a pickle can run any code. Its reader comes after this check,
-which lets pass numbers, text, plain containers and numeric numpy arrays only.
+which lets pass what mask_rcnn_ext.pickles lets pass: numbers, text, plain containers and arrays.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 
 from ..errors import DataError, UsageError, UserError
+from ..pickles import Refused, load_pickle
 from .checks import parse_annotations
 from .registration import locate_dataset
 
@@ -106,8 +105,8 @@ def load_proposals(file: str | Path) -> Proposals:
     """
     try:
         with open(file, "rb") as stream:
-            content = _Unpickler(stream, encoding="latin1").load()
-    except _Refused as error:
+            content = load_pickle(stream)
+    except Refused as error:
         raise DataError(
             f"{file} was not read: besides numbers, text and plain containers it holds {error}, "
             f"and such a thing can execute code. {_ADVICE}"
@@ -126,7 +125,7 @@ def _from_dict(content: dict[Any, Any], file: str) -> Proposals:
     content = {_DETECTRON_KEYS.get(key, key): value for key, value in content.items()}
     lists = []
     for key in ("ids", "boxes", "objectness_logits"):
-        value = _plain(content.get(key))
+        value = content.get(key)
         if isinstance(value, np.ndarray) and value.ndim > 0:
             value = list(value)
         if not isinstance(value, list | tuple):
@@ -134,7 +133,7 @@ def _from_dict(content: dict[Any, Any], file: str) -> Proposals:
                 f"{file} lacks {key!r}, a list with one entry an image; "
                 f"it has: {', '.join(map(str, content)) or 'nothing'}. {_ADVICE}"
             )
-        lists.append([_plain(entry) for entry in value])
+        lists.append(list(value))
     ids, boxes, logits = lists
     if not (0 < len(ids) == len(boxes) == len(logits)):
         raise DataError(
@@ -152,7 +151,7 @@ def _from_dict(content: dict[Any, Any], file: str) -> Proposals:
                 f"{file}: image id {image_id} has {len(one)} boxes and {len(scores)} "
                 "objectness_logits; expected as many of each"
             )
-    mode = _plain(content.get("bbox_mode", BoxMode.XYXY_ABS))
+    mode = content.get("bbox_mode", BoxMode.XYXY_ABS)
     if mode not in _MODES:
         known = ", ".join(f"{m.value} ({m.name})" for m in _MODES)
         raise DataError(f"{file} has the bbox_mode {mode!r}; expected one of {known}")
@@ -223,110 +222,3 @@ def _kind(value: Any) -> str:
         finite = value.dtype.kind != "f" or np.isfinite(value).all()
         return f"shape {value.shape}, {value.dtype}" + ("" if finite else ", not all finite")
     return f"type {type(value).__name__}"
-
-
-# What stands for numpy while a file is read. numpy's own functions are not safe there: np.dtype
-# takes any flags from a pickle, and with them numbers could be passed off as object pointers.
-
-
-class _Refused(pickle.UnpicklingError):
-    pass
-
-
-class _Dtype:
-    """A numeric dtype; of its pickled state only the byte order is taken."""
-
-    def __init__(self, spec: Any, align: Any = False, copy: Any = False):
-        if not (isinstance(spec, str) and re.fullmatch(r"[<>|=]?[biuf]\d{1,2}", spec)):
-            raise _Refused(f"the numpy dtype {spec!r}")
-        self.value = np.dtype(spec)
-
-    def __setstate__(self, state: Any) -> None:
-        if state[1] not in tuple("<>|=") or any(field is not None for field in state[2:5]):
-            raise _Refused("a numpy dtype with fields")
-        self.value = self.value.newbyteorder(state[1])
-
-
-class _Array:
-    """What becomes an array with its state; `_plain` puts the array in its place."""
-
-    value: np.ndarray | None = None
-
-    def __setstate__(self, state: Any) -> None:
-        shape, dtype, fortran, raw = state[-4:]
-        self.value = _array(raw, dtype, shape, "F" if fortran else "C")
-
-
-class _Global:
-    """A name that a pickle may call. It has no state that a pickle could set."""
-
-    __slots__ = ("_make",)
-    _make: Callable[..., Any]
-
-    def __init__(self, make: Callable[..., Any]):
-        object.__setattr__(self, "_make", make)
-
-    def __call__(self, *args: Any) -> Any:
-        return self._make(*args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise _Refused("a state for a function")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise _Refused("an attribute for a function")
-
-
-def _array(raw: Any, dtype: Any, shape: Any, order: str, axis_order: Any = None) -> np.ndarray:
-    if isinstance(raw, str):  # a pickle of Python 2
-        raw = raw.encode("latin1")
-    if not isinstance(dtype, _Dtype):
-        raise _Refused("an array of no numeric dtype")
-    array = np.frombuffer(bytearray(raw), dtype.value)
-    if order == "K" and axis_order is not None:  # what numpy calls for permuted axes
-        return array.reshape(shape).transpose(axis_order)
-    return array.reshape(shape, order="F" if order == "F" else "C")
-
-
-def _scalar(dtype: Any, raw: Any) -> Any:
-    return _array(raw, dtype, (), "C")[()]
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """What old protocols call for bytes, of which only this encoding occurs."""
-    if encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"the encoding {encoding!r}")
-    return text.encode("latin1")
-
-
-def _no_bytes() -> bytes:
-    """What old protocols call for bytes of length 0."""
-    return b""
-
-
-def _never(*args: Any) -> Any:
-    raise _Refused("a call of numpy.ndarray")
-
-
-_GLOBALS: dict[str, Callable[..., Any]] = {
-    "numpy.dtype": _Dtype,
-    "numpy.ndarray": _never,
-    "_codecs.encode": _latin1,
-    "builtins.bytes": _no_bytes,
-    "__builtin__.bytes": _no_bytes,
-}
-for _core in ("numpy.core", "numpy._core"):  # numpy 1, numpy 2
-    _GLOBALS[f"{_core}.multiarray._reconstruct"] = lambda *args: _Array()
-    _GLOBALS[f"{_core}.multiarray.scalar"] = _scalar
-    _GLOBALS[f"{_core}.numeric._frombuffer"] = _array
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        make = _GLOBALS.get(f"{module}.{name}")
-        if make is None:
-            raise _Refused(f"{module}.{name}")
-        return _Global(make)
-
-
-def _plain(value: Any) -> Any:
-    return value.value if isinstance(value, _Array | _Dtype) else value

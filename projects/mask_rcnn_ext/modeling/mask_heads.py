@@ -24,6 +24,7 @@ from detectron2.structures import Instances
 from torch import nn
 
 from ..errors import UsageError
+from .config_keys import head_keys
 from .mask_losses import LOSSES, mask_loss, mask_probabilities, num_mask_channels
 
 
@@ -61,7 +62,7 @@ def mask_head_settings(cfg: CfgNode) -> dict[str, Any]:
     Raises:
         UsageError: softmax without a channel for each class
     """
-    keys = cfg.MODEL.ROI_MASK_HEAD
+    keys = head_keys(cfg, "ROI_MASK_HEAD")
     if keys.LOSS == "softmax" and keys.CLS_AGNOSTIC_MASK:
         raise UsageError(
             "MODEL.ROI_MASK_HEAD.LOSS is 'softmax' and MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK True: "
@@ -264,7 +265,7 @@ class FCNMaskHead(CheckedMaskHead, MaskRCNNConvUpsampleHead):
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         # A C4 head of Detectron2's announces a side that is not the one it gives; with RESOLUTION
         # 0, the default, nobody asks.
-        resolution = cfg.MODEL.ROI_MASK_HEAD.RESOLUTION
+        resolution = head_keys(cfg, "ROI_MASK_HEAD").RESOLUTION
         return {
             **super().from_config(cfg, input_shape),
             **mask_head_settings(cfg),

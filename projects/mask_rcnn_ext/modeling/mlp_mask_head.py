@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
+from .config_keys import head_keys
 from .mask_heads import CheckedMaskHead, mask_head_settings
 from .mask_losses import num_mask_channels
 
@@ -78,7 +79,7 @@ class MLPMaskHead(CheckedMaskHead):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
-        keys = cfg.MODEL.ROI_MASK_HEAD
+        keys = head_keys(cfg, "ROI_MASK_HEAD")
         return {
             **super().from_config(cfg, input_shape),
             **mask_head_settings(cfg),

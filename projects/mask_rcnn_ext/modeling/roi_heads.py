@@ -21,6 +21,7 @@ from detectron2.modeling.roi_heads import (
 from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
 from detectron2.structures import Instances
 
+from .config_keys import head_keys
 from .roi_extractor import POOLER_TYPES, RoIExtractor
 
 HEADS = ("ROI_BOX_HEAD", "ROI_MASK_HEAD", "ROI_KEYPOINT_HEAD")
@@ -35,7 +36,7 @@ def extractor_from_config(cfg: CfgNode, head: str, scales: Sequence[float]) -> R
         head: of HEADS
         scales: 1 / stride, one a level
     """
-    keys = cfg.MODEL[head]
+    keys = head_keys(cfg, head)
     return RoIExtractor(
         output_size=keys.POOLER_RESOLUTION,
         scales=scales,
@@ -73,7 +74,7 @@ class MaskRCNNROIHeads(StandardROIHeads):
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        limit = cfg.MODEL.ROI_MASK_HEAD.TRAIN_ROIS_PER_IMAGE
+        limit = head_keys(cfg, "ROI_MASK_HEAD").TRAIN_ROIS_PER_IMAGE
         return super().from_config(cfg, input_shape) | {"train_mask_rois_per_image": limit}
 
     @classmethod

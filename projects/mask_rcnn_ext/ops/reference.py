@@ -54,7 +54,7 @@ def axis_samples(
     count = ratio if ratio > 0 else math.ceil(size / bins)
     result = []
     for p in range(bins):
-        samples = []
+        samples: list[list[tuple[int, float]]] = []
         for i in range(max(count, 0)):
             u = start + p * length + (i + 0.5) * length / count
             if u < -1 or u > cells:

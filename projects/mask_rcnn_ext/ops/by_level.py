@@ -9,6 +9,7 @@ RoIAlign with n times as many bins of one sample each, at the same places.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -50,11 +51,24 @@ def roi_features(
                 )
             )
             places.append(pick)
-    if len(pieces) == 1:
-        return pieces[0]
-    order = torch.empty_like(torch.cat(places))
-    order[torch.cat(places)] = torch.arange(len(rois), device=rois.device)
-    return torch.cat(pieces)[order]
+    return pieces[0] if len(pieces) == 1 else _InOrder.apply(places, *pieces)
+
+
+class _InOrder(torch.autograd.Function):
+    """Pieces put where they belong, copied once; autograd alone copies the whole once a piece."""
+
+    @staticmethod
+    def forward(ctx: Any, places: list[torch.Tensor], *pieces: torch.Tensor) -> torch.Tensor:
+        """places: (Ri,) int64 each, the rows of the result that piece i, (Ri, ...), becomes."""
+        ctx.places = places
+        out = pieces[0].new_empty((sum(map(len, pieces)), *pieces[0].shape[1:]))
+        for place, piece in zip(places, pieces, strict=True):
+            out[place] = piece
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
+        return (None, *(grad[place] for place in ctx.places))
 
 
 def _one_level(

@@ -73,6 +73,8 @@ def test_no_images():
         ({"scales": (1 / 4, 1 / 16)}, "1/s, 1/2s"),
         ({"scales": (1 / 12,)}, "s = 2"),
         ({"scales": ()}, "scales are"),
+        ({"aggregation": "mean"}, "RoIAlign has ave and max"),
+        ({"aggregation": "ave", "pooler_type": "ROIPool"}, "RoIPool has max"),
     ],
 )
 def test_bad_settings_are_named(kwargs, message):
@@ -91,5 +93,5 @@ def test_numbers_of_maps_and_images_must_fit():
 
 def test_the_settings_are_shown():
     text = repr(RoIExtractor(7, SCALES, 2, "ROIPool"))
-    assert "RoIPool" in text
+    assert "RoIPool, aggregation=max" in text
     assert "strides=[4, 8, 16, 32]" in text

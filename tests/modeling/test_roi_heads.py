@@ -75,7 +75,7 @@ def test_every_layer_trains_and_infers(kind: str, layer: str, aggregation: str):
     poolers = _poolers(model)
     assert set(poolers) == ({"box_pooler", "mask_pooler"} if kind == "FPN" else {"pooler"})
     for pooler in poolers.values():
-        assert (pooler.layer, pooler.aggregation) == (layer, aggregation or None)
+        assert (pooler.layer, pooler.aggregation) == (layer, aggregation or "max")
 
     losses = model(_inputs())
     assert {"loss_cls", "loss_box_reg", "loss_mask"} <= set(losses)

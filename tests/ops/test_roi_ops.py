@@ -281,5 +281,7 @@ def test_roi_pool_has_no_average_and_no_kernel_of_triton():
     features, rois = torch.zeros(1, 1, 4, 4), torch.zeros(1, 5)
     with pytest.raises(ValueError, match="RoIPool has max"):
         roi_pool(features, rois, 2, aggregation="ave")
+    with pytest.raises(ValueError, match="RoIPool has max"):
+        RoIPool(2, aggregation="ave")
     with pytest.raises(ValueError, match="averages only, not RoIPool with max"):
         roi_pool(features, rois, 2, backend="triton")

@@ -14,6 +14,7 @@ from detectron2.structures import Boxes
 from torch import nn
 
 from ..ops import assign_levels, multilevel_roi_features
+from ..ops.geometry import resolve_aggregation
 
 # What a config may say -> the layer of `ops`. Detectron2 writes ROI where the paper writes RoI.
 POOLER_TYPES = {
@@ -52,7 +53,8 @@ class RoIExtractor(nn.Module):
             canonical_level: k0 of FPN's Eq. 1; a RoI of twice the side goes one level up
             backend: "auto", "torch" or "triton", see `ops.multilevel`
         Raises:
-            ValueError: an unknown type, or scales that are no pyramid of strides 2**k
+            ValueError: an unknown type, an aggregation that it has not, or scales that are no
+                pyramid of strides 2**k
         """
         super().__init__()
         if pooler_type not in POOLER_TYPES:
@@ -69,7 +71,7 @@ class RoIExtractor(nn.Module):
         self.scales = tuple(scales)
         self.sampling_ratio = sampling_ratio
         self.layer = POOLER_TYPES[pooler_type]
-        self.aggregation = aggregation or None
+        self.aggregation = resolve_aggregation(self.layer, aggregation)
         self.canonical_box_size = canonical_box_size
         self.canonical_level = canonical_level
         self.backend = backend
@@ -110,7 +112,7 @@ class RoIExtractor(nn.Module):
     def extra_repr(self) -> str:
         strides = ", ".join(f"{1 / scale:g}" for scale in self.scales)
         return (
-            f"{self.layer}, aggregation={self.aggregation or 'its own'}, strides=[{strides}], "
+            f"{self.layer}, aggregation={self.aggregation}, strides=[{strides}], "
             f"output_size={self.output_size}, sampling_ratio={self.sampling_ratio}, "
             f"backend={self.backend}"
         )

@@ -15,6 +15,21 @@ LAYERS = ("RoIPool", "RoIWarp", "RoIAlign", "RoIAlignV2")
 AGGREGATIONS = {layer: ("max",) if layer == "RoIPool" else ("ave", "max") for layer in LAYERS}
 
 
+def resolve_aggregation(layer: str, aggregation: str | None) -> str:
+    """The aggregation that is meant: None or "" is the layer's own, the first of AGGREGATIONS.
+
+    Raises:
+        ValueError: an unknown layer, or an aggregation that it has not
+    """
+    if layer not in LAYERS:
+        raise ValueError(f"RoI layer is {layer!r}, expected one of {', '.join(LAYERS)}")
+    if aggregation and aggregation not in AGGREGATIONS[layer]:
+        raise ValueError(
+            f"aggregation is {aggregation!r}, {layer} has {' and '.join(AGGREGATIONS[layer])}"
+        )
+    return aggregation or AGGREGATIONS[layer][0]
+
+
 def round_half_away(x: torch.Tensor) -> torch.Tensor:
     """C's round(), which RoIPool and RoIWarp quantise with; torch.round takes halves to even."""
     whole = x.abs().floor()

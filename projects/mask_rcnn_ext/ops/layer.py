@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from .geometry import resolve_aggregation
 from .multilevel import multilevel_roi_features
 
 
@@ -69,13 +70,18 @@ class RoILayer(nn.Module):
         aggregation: str,
         backend: str,
     ) -> None:
-        """Args: as `one_level`."""
+        """
+        Args:
+            as `one_level`
+        Raises:
+            ValueError: an aggregation that the layer has not
+        """
         super().__init__()
         self.output_size = pair(output_size)
         self.spatial_scale = spatial_scale
         self.sampling_ratio = sampling_ratio
         self.layer = layer
-        self.aggregation = aggregation
+        self.aggregation = resolve_aggregation(layer, aggregation)
         self.backend = backend
 
     def forward(

@@ -20,10 +20,9 @@ from torch.nn import functional as F
 
 from . import by_level, kernels, windows
 from .geometry import (
-    AGGREGATIONS,
-    LAYERS,
     axis_extent,
     axis_weights,
+    resolve_aggregation,
     samples_that_matter,
 )
 
@@ -88,8 +87,8 @@ def multilevel_roi_features(
     Raises:
         ValueError: shapes, values or names that do not fit
     """
-    aggregation = aggregation or AGGREGATIONS.get(layer, ("",))[0]
-    _check(features, rois, levels, output_size, scales, sampling_ratio, layer, aggregation)
+    aggregation = resolve_aggregation(layer, aggregation)
+    _check(features, rois, levels, output_size, scales, sampling_ratio)
     route = _choose(backend, features, layer, aggregation)
     # Half precision has no room for positions: 1215.5 does not exist in bfloat16.
     rois = rois.detach().to(torch.promote_types(rois.dtype, torch.float32))
@@ -157,15 +156,7 @@ def _check(
     output_size: tuple[int, int],
     scales: Sequence[float],
     sampling_ratio: int,
-    layer: str,
-    aggregation: str,
 ) -> None:
-    if layer not in LAYERS:
-        raise ValueError(f"RoI layer is {layer!r}, expected one of {', '.join(LAYERS)}")
-    if aggregation not in AGGREGATIONS[layer]:
-        raise ValueError(
-            f"aggregation is {aggregation!r}, {layer} has {' and '.join(AGGREGATIONS[layer])}"
-        )
     if len(output_size) != 2 or min(output_size) < 1:
         raise ValueError(f"output_size is {output_size}, expected (height, width) of at least 1")
     if sampling_ratio < 0:

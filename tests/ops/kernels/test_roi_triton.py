@@ -30,7 +30,7 @@ def test_importing_the_package_needs_no_triton():
 
 
 def test_available_says_why_not(monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("triton", reason=_TRITON)
+    triton = pytest.importorskip("triton", reason=_TRITON)
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert kernels.is_available() == (
@@ -45,6 +45,11 @@ def test_available_says_why_not(monkeypatch: pytest.MonkeyPatch):
     assert "Old GPU has compute capability (7, 5), the kernels need (8, 0)" in why
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     assert kernels.is_available()[0]
+    monkeypatch.setattr(triton, "__version__", "3.2.0")
+    assert kernels.is_available() == (
+        False,
+        "Triton 3.2.0 is older than 3.3; install a newer PyTorch",
+    )
 
 
 def test_features_on_the_cpu_are_refused(monkeypatch: pytest.MonkeyPatch):

@@ -13,6 +13,7 @@ import torch
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MOST_LEVELS = 6
+MINIMUM_TRITON = (3, 3)  # the oldest that they have been compiled with; 3.2 comes with torch 2.6
 MINIMUM_CAPABILITY = (8, 0)  # bfloat16 arithmetic; the oldest that the kernels are compiled for
 
 
@@ -22,6 +23,9 @@ def is_available() -> tuple[bool, str]:
         import triton
     except ImportError as error:
         return False, f"Triton cannot be imported ({error}); pip install triton"
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < MINIMUM_TRITON:
+        needed = ".".join(map(str, MINIMUM_TRITON))
+        return False, f"Triton {triton.__version__} is older than {needed}; install a newer PyTorch"
     if is_interpreted():
         return True, f"Triton {triton.__version__}, interpreted on the CPU (TRITON_INTERPRET=1)"
     if not torch.cuda.is_available():

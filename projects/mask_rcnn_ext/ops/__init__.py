@@ -1,5 +1,6 @@
-"""The arithmetic: RoI layers and mask targets, on torch tensors, without any config."""
+"""The arithmetic: RoI layers, mask targets, pasted masks; on tensors, without any config."""
 
+from .mask_paste import paste_masks_to_rle
 from .multilevel import assign_levels, multilevel_roi_features
 from .roi_align import RoIAlign, roi_align
 from .roi_pool import RoIPool, roi_pool
@@ -11,6 +12,7 @@ __all__ = [
     "RoIWarp",
     "assign_levels",
     "multilevel_roi_features",
+    "paste_masks_to_rle",
     "roi_align",
     "roi_pool",
     "roi_warp",

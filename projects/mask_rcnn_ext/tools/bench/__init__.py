@@ -1,9 +1,12 @@
-"""`mask-rcnn-ext bench`: measure the RoI layers against Detectron2's, or what a model's parts cost.
+"""`mask-rcnn-ext bench`: measure our parts against Detectron2's, or what a model's parts cost.
 
   bench roi      time and peak memory of our RoI layers and of stock ones, in turns
   bench cost     parameters, multiply-adds and time of backbone, RPN and each branch of a config
+  bench masks    time and peak memory of pasting masks and writing them as RLE, ours and stock's
+  bench targets  time of mask targets from polygons, ours and stock's
 
-Nothing is downloaded and no data is read: features, RoIs and weights are random with fixed seeds.
+Nothing is downloaded and no data is read: features, RoIs, masks and weights are random with fixed
+seeds.
 Progress goes to stderr, the table to stdout.
 """
 
@@ -17,7 +20,7 @@ from typing import Any
 
 from ..scenes import parse_size
 
-HELP = "measure our RoI layers against stock ones, or the parts of a model"
+HELP = "measure our RoI layers and masks against stock, or the parts of a model"
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 _CASES = ("v2", "align", "max", "pool", "warp", "c4", "c5")
@@ -28,6 +31,11 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    return int(text) if text.isdecimal() else positive(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +94,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY VALUE",
         help="config overrides; MODEL.DEVICE is the GPU if there is one, else cpu",
     )
-    for each, turns in ((roi, "turns (default: 7; on a GPU 50)"), (cost, "rounds (default: 5)")):
+
+    masks = what.add_parser(
+        "masks",
+        help="masks to RLE: ours beside stock",
+        description="Masks of detections pasted into the image and written as RLE, on the CPU: "
+        "ours beside Detectron2's paste and pycocotools' encode.",
+    )
+    masks.add_argument(
+        "--image-size",
+        nargs="+",
+        type=parse_size,
+        default=[(1024, 2048)],
+        metavar="HxW",
+        help="one or more, pixels (default: 1024x2048)",
+    )
+    masks.add_argument(
+        "--detections",
+        nargs="+",
+        type=positive,
+        default=[100],
+        metavar="N",
+        help="one or more counts of masks an image (default: 100)",
+    )
+
+    targets = what.add_parser(
+        "targets",
+        help="mask targets from polygons: ours beside stock",
+        description="What the mask branch learns from, made of polygons on the CPU: ours beside "
+        "Detectron2's PolygonMasks.crop_and_resize.",
+    )
+    targets.add_argument(
+        "--rois",
+        nargs="+",
+        type=natural,
+        default=[16, 64, 256],
+        metavar="R",
+        help="one or more counts of RoIs a minibatch (default: 16 64 256)",
+    )
+    targets.add_argument(
+        "--sides",
+        nargs="+",
+        type=positive,
+        default=[14, 28, 56],
+        metavar="M",
+        help="one or more mask sides (default: 14 28 56)",
+    )
+
+    for each, turns in (
+        (roi, "turns (default: 7; on a GPU 50)"),
+        (cost, "rounds (default: 5)"),
+        (masks, "turns (default: 7)"),
+        (targets, "turns (default: 25)"),
+    ):
         each.add_argument("--repeats", type=positive, metavar="N", help=f"timed {turns}")
         each.add_argument(
             "--threads", type=positive, default=2, metavar="N", help="of a CPU (default: 2)"
@@ -115,7 +175,8 @@ def run(args: argparse.Namespace) -> int:
             raise
         raise UsageError(DETECTRON2_MISSING) from error
     with _threads(args.threads):
-        text, measured = _roi(args) if args.what == "roi" else _cost(args)
+        measure = {"roi": _roi, "cost": _cost, "masks": _masks, "targets": _targets}[args.what]
+        text, measured = measure(args)
     print(text)
     if args.json:
         from ...files import write_json
@@ -159,6 +220,20 @@ def _cost(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     check_device(cfg.MODEL.DEVICE, 1)
     cost = measure_cost(cfg, args.image_size, (args.repeats or 5) if args.time else 0)
     return as_text(cost), {"config_file": args.config_file, "opts": args.opts, **as_json(cost)}
+
+
+def _masks(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from .masks import as_text, run_masks
+
+    results, facts = run_masks(args.image_size, args.detections, args.repeats or 7)
+    return as_text(results, facts), {**facts, "results": [r.as_json() for r in results]}
+
+
+def _targets(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from .targets import as_text, run_targets
+
+    results, facts = run_targets(args.rois, args.sides, args.repeats or 25)
+    return as_text(results, facts), {**facts, "results": [r.as_json() for r in results]}
 
 
 @contextlib.contextmanager

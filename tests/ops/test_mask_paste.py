@@ -213,7 +213,7 @@ def test_layouts_and_types_of_the_same_values():
     )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_from_a_gpu():
     rng = np.random.default_rng(4)
     masks = torch.from_numpy(random_masks(rng, 8, 28)).float()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 
 import pytest
@@ -293,21 +295,29 @@ def test_the_clock_sees_the_call():
     assert result == "done"
 
 
+PEAKS = """
+import torch
+from mask_rcnn_ext.tools.bench.timing import peak_memory
+
+def call():
+    a = torch.ones(10_000_000)  # 40 MB
+    b = a + 1  # 80 MB
+    del a, b
+    torch.ones(5_000_000)  # 20 MB, when the others are gone
+
+for _ in range(2):
+    print(peak_memory(call, torch.device("cpu")))
+"""
+
+
 def test_peak_memory_is_what_was_held_at_once():
-    million = 1_000_000
-
-    def call() -> None:
-        a = torch.ones(10 * million)  # 40 MB
-        b = a + 1  # 80 MB
-        del a, b
-        torch.ones(5 * million)  # 20 MB, when the others are gone
-
-    first = peak_memory(call, CPU)
-    if first is None:
+    """In a process of its own: what the heap of a long test run has to spare is anybody's guess."""
+    run = subprocess.run([sys.executable, "-c", PEAKS], capture_output=True, text=True, check=True)
+    peaks = run.stdout.split()
+    if "None" in peaks:
         pytest.skip("this system does not tell the peak of resident memory")
-    assert first == pytest.approx(80 * million, rel=0.1)
     # Memory that the allocator kept would make the second call free.
-    assert peak_memory(call, CPU) == pytest.approx(80 * million, rel=0.1)
+    assert [float(peak) for peak in peaks] == pytest.approx([80e6, 80e6], rel=0.1)
 
 
 def test_the_peak_of_an_unknown_system_is_none(monkeypatch):

@@ -95,3 +95,33 @@ def test_the_settings_are_shown():
     text = repr(RoIExtractor(7, SCALES, 2, "ROIPool"))
     assert "RoIPool, aggregation=max" in text
     assert "strides=[4, 8, 16, 32]" in text
+
+
+@pytest.mark.parametrize("layer", ["RoIAlign", "RoIAlignV2", "RoIWarp", "RoIPool"])
+@pytest.mark.parametrize("scales", [SCALES, (1 / 16,)])
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning", "ignore:.torch.jit.trace:FutureWarning"
+)
+def test_a_trace_takes_any_number_of_boxes(layer: str, scales: tuple[float, ...]):
+    """As Detectron2's own pooler, which export needs."""
+    extractor = RoIExtractor(7, scales, 0, layer)
+
+    def call(boxes: torch.Tensor, *features: torch.Tensor) -> torch.Tensor:
+        return extractor(list(features), [Boxes(boxes)])
+
+    features = [f.detach() for f in _features(scales, images=1)]
+    few, many, none = (b.tensor for b in _boxes(4, 9, 0))
+    traced = torch.jit.trace(call, (few, *features), check_trace=False)
+    for boxes in (few, many, none):
+        out = traced(boxes, *features)
+        torch.testing.assert_close(out, call(boxes, *features), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning", "ignore:.torch.jit.trace:FutureWarning"
+)
+def test_what_cannot_be_traced_says_so():
+    extractor = RoIExtractor(7, (1 / 16,), 0, "RoIAlign", aggregation="max")
+    features, boxes = _features((1 / 16,), images=1)[0].detach(), _boxes(4)[0].tensor
+    with pytest.raises(ValueError, match="RoIAlign with max .* cannot be traced"):
+        torch.jit.trace(lambda f, b: extractor([f], [Boxes(b)]), (features, boxes))

@@ -140,6 +140,15 @@ def test_gradcheck(layer: str, aggregation: str, ratio: int):
     )
 
 
+@pytest.mark.parametrize(("layer", "aggregation"), LAYERS[1:])
+def test_a_second_gradient_is_refused(layer: str, aggregation: str):
+    features = random_features(1, 1, 5, 5).requires_grad_()
+    out = _run(Case(features, random_rois(2, 1, 20, 20), (2, 2), 0.25, 0), layer, aggregation)
+    (grad,) = torch.autograd.grad(out.square().sum(), features, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
 @pytest.mark.parametrize(("layer", "aggregation"), LAYERS)
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),

@@ -30,7 +30,8 @@ def roi_features(
 ) -> torch.Tensor:
     """See `multilevel.multilevel_roi_features`, whose arguments these are, checked by it."""
     if layer == "RoIPool" or aggregation == "ave" or not len(rois):
-        groups = [(torch.arange(len(rois), device=rois.device), (1, 1))]
+        # shape[0], not len(): a trace follows the one and freezes the other.
+        groups = [(torch.arange(rois.shape[0], device=rois.device), (1, 1))]
     else:
         groups = _groups_of_equal_samples(rois, levels, output_size, scales, sampling_ratio, layer)
     pieces, places = [], []
@@ -51,7 +52,11 @@ def roi_features(
                 )
             )
             places.append(pick)
-    return pieces[0] if len(pieces) == 1 else _InOrder.apply(places, *pieces)
+    if len(pieces) == 1:
+        return pieces[0]
+    if torch.jit.is_tracing():  # which knows torch's own operations only
+        return torch.cat(pieces)[torch.cat(places).argsort()]
+    return _InOrder.apply(places, *pieces)
 
 
 class _InOrder(torch.autograd.Function):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
@@ -108,7 +108,7 @@ def multilevel_roi_features(
         return by_level.roi_features(
             features, rois, levels, output_size, scales, sampling_ratio, layer, aggregation
         )
-    settings = (rois, levels, output_size, tuple(scales), sampling_ratio, layer)
+    settings = _Settings(rois, levels, output_size, tuple(scales), sampling_ratio, layer)
     function = _WindowAverage if aggregation == "ave" else _WindowMaximum
     return function.apply(settings, *features)
 
@@ -120,6 +120,11 @@ def _choose(backend: str, features: Sequence[torch.Tensor], layer: str, aggregat
     device, dtype = features[0].device.type, features[0].dtype
     route = "windows" if device == "cpu" and layer != "RoIPool" else "levels"
     if torch.jit.is_tracing():
+        if backend == "triton" or (aggregation == "max" and layer != "RoIPool"):
+            raise ValueError(
+                f"{layer} with {aggregation} on backend {backend} cannot be traced; averages and "
+                "RoIPool can, on backend torch or auto"
+            )
         route = "levels"  # windows are Python numbers, which a trace would freeze
     elif backend == "triton":
         if aggregation != "ave":
@@ -197,22 +202,32 @@ def _check(
             raise ValueError(f"RoIs have levels {lowest} to {highest}, of {len(features)}")
 
 
+class _Settings(NamedTuple):
+    """A call's arguments beside the features; as `multilevel_roi_features`."""
+
+    rois: torch.Tensor
+    levels: torch.Tensor
+    output_size: tuple[int, int]
+    scales: tuple[float, ...]
+    sampling_ratio: int
+    layer: str
+
+
 def _axes(
-    settings: tuple[Any, ...], sizes: list[torch.Size], pick: torch.Tensor
+    settings: _Settings, sizes: list[torch.Size], pick: torch.Tensor
 ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """(start, size, cells) of axis y and of axis x, each (R',), of the R' picked RoIs."""
-    rois, levels, _, scales, _, layer = settings
-    rois, levels = rois[pick], levels[pick].long()
-    scale = rois.new_tensor(scales)[levels]
+    rois, levels = settings.rois[pick], settings.levels[pick].long()
+    scale = rois.new_tensor(settings.scales)[levels]
     axes = []
     for low, high, dim in ((2, 4, 2), (1, 3, 3)):
         cells = rois.new_tensor([size[dim] for size in sizes])[levels]
-        axes.append((*axis_extent(rois[:, low], rois[:, high], scale, layer), cells))
+        axes.append((*axis_extent(rois[:, low], rois[:, high], scale, settings.layer), cells))
     return axes
 
 
 def _windows(
-    settings: tuple[Any, ...],
+    settings: _Settings,
     sizes: list[torch.Size],
     pick: torch.Tensor,
     dtype: torch.dtype,
@@ -220,24 +235,23 @@ def _windows(
     average: bool,
 ) -> windows.Windows:
     """The picked RoIs' windows with their weights, in the dtype that they are computed in."""
-    rois, levels, output_size, _, ratio, _ = settings
     axes = _axes(settings, sizes, pick)
     with windows.one_thread():
         y, x = (
-            axis_weights(*axis, bins, ratio, average=average)
-            for axis, bins in zip(axes, output_size, strict=True)
+            axis_weights(*axis, bins, settings.sampling_ratio, average=average)
+            for axis, bins in zip(axes, settings.output_size, strict=True)
         )
     y.weights, x.weights = y.weights.to(dtype), x.weights.to(dtype)
-    return windows.Windows(levels[pick], rois[pick, 0], y, x)
+    return windows.Windows(settings.levels[pick], settings.rois[pick, 0], y, x)
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _empty(settings: tuple[Any, ...], sizes: list[torch.Size]) -> bool:
+def _empty(settings: _Settings, sizes: list[torch.Size]) -> bool:
     """No RoI, no channel or no cell anywhere: the features are zeros and nothing is computed."""
-    return not len(settings[0]) or not any(size.numel() for size in sizes)
+    return not len(settings.rois) or not any(size.numel() for size in sizes)
 
 
 def _format_of(features: Sequence[torch.Tensor]) -> torch.memory_format:
@@ -254,12 +268,12 @@ class _WindowAverage(torch.autograd.Function):
     """RoIAlign, RoIAlignV2 and RoIWarp with `ave` on a CPU."""
 
     @staticmethod
-    def forward(ctx: Any, settings: tuple[Any, ...], *features: torch.Tensor) -> torch.Tensor:
-        first, rois = features[0], settings[0]
+    def forward(ctx: Any, settings: _Settings, *features: torch.Tensor) -> torch.Tensor:
+        first, rois = features[0], settings.rois
         ctx.sizes, ctx.dtype = [f.shape for f in features], first.dtype
         ctx.format = _format_of(features)
         dtype = _compute_dtype(first.dtype)
-        shape = (len(rois), first.shape[1], *settings[2])
+        shape = (len(rois), first.shape[1], *settings.output_size)
         if _empty(settings, ctx.sizes):
             ctx.windows = None
             return torch.zeros(shape, dtype=first.dtype)
@@ -270,6 +284,7 @@ class _WindowAverage(torch.autograd.Function):
         return out.to(first.dtype)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable  # an error is better than a second gradient of 0
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         dtype = _compute_dtype(ctx.dtype)
         pictures = ctx.windows.of if ctx.windows is not None else {}
@@ -295,8 +310,8 @@ class _WindowMaximum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, settings: tuple[Any, ...], *features: torch.Tensor) -> torch.Tensor:
-        first, rois, bins = features[0], settings[0], settings[2]
+    def forward(ctx: Any, settings: _Settings, *features: torch.Tensor) -> torch.Tensor:
+        first, rois, bins = features[0], settings.rois, settings.output_size
         ctx.settings, ctx.sizes, ctx.dtype = settings, [f.shape for f in features], first.dtype
         ctx.format = _format_of(features)
         dtype, channels = _compute_dtype(first.dtype), first.shape[1]
@@ -320,8 +335,9 @@ class _WindowMaximum(torch.autograd.Function):
         return out.to(first.dtype)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable  # an error is better than a second gradient of 0
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
-        dtype, bins = _compute_dtype(ctx.dtype), ctx.settings[2]
+        dtype, bins = _compute_dtype(ctx.dtype), ctx.settings.output_size
         grad = grad.to(dtype).permute(0, 2, 3, 1)
         into = [
             torch.empty(size, dtype=dtype, memory_format=torch.channels_last).zero_()
@@ -343,11 +359,11 @@ def _dense(grad: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _chunks(
-    settings: tuple[Any, ...], sizes: list[torch.Size], channels: int
+    settings: _Settings, sizes: list[torch.Size], channels: int
 ) -> list[tuple[torch.Tensor, tuple[int, int]]]:
     """RoIs with equally many samples a bin: their indices, ascending, and the bin's samples."""
-    output_size, ratio = settings[2], settings[4]
-    axes = _axes(settings, sizes, torch.arange(len(settings[0])))
+    output_size, ratio = settings.output_size, settings.sampling_ratio
+    axes = _axes(settings, sizes, torch.arange(len(settings.rois)))
     per_bin = torch.stack(
         [
             samples_that_matter(size, bins, ratio, cells).clamp(min=1)

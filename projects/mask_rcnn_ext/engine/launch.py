@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Sequence
 
+import torch.distributed as dist
 from detectron2.engine import launch
 
 from ..errors import UserError
@@ -25,7 +27,7 @@ def parse_and_launch(argv: Sequence[str], main: Callable[[argparse.Namespace], i
         parser.error("--config-file is required; the configs that come with us are in configs/")
     try:
         code = launch(
-            main,
+            functools.partial(_run_and_leave, main),
             args.num_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
@@ -35,6 +37,18 @@ def parse_and_launch(argv: Sequence[str], main: Callable[[argparse.Namespace], i
     except Exception as error:
         raise _from_child(error) from error
     return code or 0
+
+
+def _run_and_leave(main: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run `main`; leave the process group if that went well.
+
+    The group's threads may otherwise ask for Python while the interpreter shuts down, which aborts
+    the process. After an error they may wait for the other processes: then they are left alone.
+    """
+    code = main(args)
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+    return code
 
 
 def _from_child(error: Exception) -> Exception:

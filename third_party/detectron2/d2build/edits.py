@@ -255,6 +255,24 @@ from ._deform_conv import deform_conv, modulated_deform_conv
         ),
     ),
     Edit(
+        "leave-process-group",
+        "a process left with its group's threads alive; now and then one aborted it at shutdown",
+        MAIN_LACKS_IT,
+        (
+            Hunk(
+                "engine/launch.py",
+                "    comm.synchronize()\n\n    main_func(*args)\n",
+                """\
+    comm.synchronize()
+
+    main_func(*args)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+""",
+            ),
+        ),
+    ),
+    Edit(
         "gather-objects",
         "gathering warned of typed storage; torch has object collectives now",
         NEWER_SOURCE,

@@ -74,7 +74,7 @@ def test_ops_need_torch_and_numpy_only():
 
 def test_every_python_file_is_in_a_room_or_serves_all():
     beside = {path.name for path in PACKAGE.glob("*.py")}
-    serving = {"errors.py", "files.py", "pickles.py", "resources.py"}
+    serving = {"errors.py", "files.py", "memory.py", "pickles.py", "resources.py"}
     assert beside == {"__init__.py", "config.py", *serving}
     folders = {path.name for path in PACKAGE.iterdir() if list(path.glob("**/*.py"))}
     assert folders <= set(ROOMS)

@@ -7,7 +7,6 @@ both alike, and the ratio of one turn's pair says more than two medians taken ap
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import platform
 import re
@@ -20,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from ...memory import trim_heap
 
 _MEGA = 1e6
 
@@ -79,12 +80,13 @@ def peak_memory(call: Callable[[], Any], device: torch.device) -> float | None:
         synchronise(device)
         return float(torch.cuda.max_memory_allocated(device) - before)
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        if not trim_heap():
+            return None
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets VmHWM
         before = _resident("VmRSS")
         call()
         return float(max(0, _resident("VmHWM") - before))
-    except (OSError, AttributeError):
+    except OSError:
         return None
 
 

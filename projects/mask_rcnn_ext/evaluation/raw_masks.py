@@ -5,7 +5,7 @@ Letters: R detections, m the mask's side, H, W the original image's height and w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +24,14 @@ _RAW = "mask_probabilities"
 
 
 def gives_raw_masks(model: nn.Module) -> bool:
-    """Whether `model` is an R-CNN whose masks can be had before they are pasted."""
-    return isinstance(model, GeneralizedRCNN) and (
-        type(model).inference is GeneralizedRCNN.inference
-    )
+    """Whether `model` is an R-CNN whose masks can be had before they are pasted.
+
+    A model of another kind says so by an attribute of this name, and has `inference` in the same
+    form.
+    """
+    if isinstance(model, GeneralizedRCNN):
+        return type(model).inference is GeneralizedRCNN.inference
+    return getattr(model, "gives_raw_masks", False)
 
 
 def detect(model: nn.Module, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -44,8 +48,8 @@ def detect(model: nn.Module, inputs: Sequence[dict[str, Any]]) -> list[dict[str,
     if not gives_raw_masks(model):
         outputs: list[dict[str, Any]] = model(inputs)
         return outputs
-    assert isinstance(model, GeneralizedRCNN), type(model)
-    found = model.inference(inputs, do_postprocess=False)
+    infer: Callable[..., list[Instances]] = model.inference  # type: ignore[assignment]
+    found = infer(inputs, do_postprocess=False)
     return [
         {"instances": to_original_frame(instances, one, tuple(instances.image_size))}
         for one, instances in zip(inputs, found, strict=True)

@@ -23,7 +23,9 @@ def test_our_keys_overwrite_no_default_of_detectron2():
     assert set(ours_flat) - set(theirs_flat) == {
         "DATASETS.MAX_IMAGES",
         "MODEL.ROI_BOX_HEAD.POOLER_AGGREGATION",
+        "MODEL.ROI_HEADS.NMS",
         "MODEL.ROI_HEADS.POOLER_BACKEND",
+        "MODEL.ROI_HEADS.SOFT_NMS_SIGMA",
         "MODEL.ROI_KEYPOINT_HEAD.POOLER_AGGREGATION",
         "MODEL.ROI_MASK_HEAD.FC_DIMS",
         "MODEL.ROI_MASK_HEAD.LOSS",

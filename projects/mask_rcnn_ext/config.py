@@ -35,6 +35,10 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
         cfg.MODEL[head].POOLER_AGGREGATION = ""
     # What computes RoI features: "torch", "triton" (a GPU's kernel) or "auto".
     cfg.MODEL.ROI_HEADS.POOLER_BACKEND = "auto"
+    # Non-maximum suppression of detections: "hard" (the paper's, Detectron2's), or boxes that
+    # overlap lose score: "soft_linear" (beyond NMS_THRESH_TEST), "soft_gaussian" (with SIGMA).
+    cfg.MODEL.ROI_HEADS.NMS = "hard"
+    cfg.MODEL.ROI_HEADS.SOFT_NMS_SIGMA = 0.5
     # Mask loss: "sigmoid", a binary loss for each class, or "softmax", where the classes and a
     # background compete for each pixel. Table 2b.
     cfg.MODEL.ROI_MASK_HEAD.LOSS = "sigmoid"

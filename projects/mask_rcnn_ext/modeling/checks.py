@@ -8,6 +8,7 @@ from detectron2.modeling import ROI_HEADS_REGISTRY
 from ..errors import UsageError
 from ..ops.geometry import AGGREGATIONS
 from ..ops.multilevel import BACKENDS
+from .box_predictor import NMS_CHOICES
 from .mask_heads import fcn_num_upsamples
 from .mask_losses import LOSSES
 from .roi_extractor import POOLER_TYPES
@@ -26,6 +27,7 @@ def check_modeling_config(cfg: CfgNode) -> None:
     ours = issubclass(heads, MaskRCNNROIHeads | MaskRCNNRes5ROIHeads)
     _one_of("MODEL.ROI_HEADS.POOLER_BACKEND", cfg.MODEL.ROI_HEADS.POOLER_BACKEND, BACKENDS)
     _at_least("TEST.DETECTIONS_PER_IMAGE", cfg.TEST.DETECTIONS_PER_IMAGE, 1)
+    _check_nms(cfg, ours)
     shared_res5 = issubclass(heads, MaskRCNNRes5ROIHeads)
     _check_pooler(cfg, "ROI_BOX_HEAD", ours)
     if cfg.MODEL.MASK_ON and not shared_res5:
@@ -40,6 +42,20 @@ def check_modeling_config(cfg: CfgNode) -> None:
     if cfg.MODEL.MASK_ON:
         _check_shared_pooler(cfg, shared_res5)
         _check_mask_head(cfg, ours, shared_res5)
+
+
+def _check_nms(cfg: CfgNode, ours: bool) -> None:
+    keys = cfg.MODEL.ROI_HEADS
+    _one_of("MODEL.ROI_HEADS.NMS", keys.NMS, NMS_CHOICES)
+    if not keys.SOFT_NMS_SIGMA > 0:
+        raise UsageError(
+            f"MODEL.ROI_HEADS.SOFT_NMS_SIGMA is {keys.SOFT_NMS_SIGMA}, expected a number above 0"
+        )
+    if keys.NMS != "hard" and not ours:
+        raise UsageError(
+            f"MODEL.ROI_HEADS.NMS is {keys.NMS!r}, which MODEL.ROI_HEADS.NAME {keys.NAME} does "
+            "not know; set it to MaskRCNNROIHeads, or to MaskRCNNRes5ROIHeads for C4"
+        )
 
 
 def _check_pooler(cfg: CfgNode, head: str, ours: bool) -> None:

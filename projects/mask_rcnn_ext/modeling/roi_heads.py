@@ -21,6 +21,7 @@ from detectron2.modeling.roi_heads import (
 from detectron2.modeling.roi_heads.roi_heads import select_foreground_proposals
 from detectron2.structures import Instances
 
+from .box_predictor import SoftNMSBoxPredictor
 from .config_keys import head_keys
 from .roi_extractor import POOLER_TYPES, RoIExtractor
 
@@ -80,7 +81,7 @@ class MaskRCNNROIHeads(StandardROIHeads):
     @classmethod
     def _init_box_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         parts = super()._init_box_head(_for_detectron2(cfg), input_shape)
-        return _with_our_layer(parts, "box", cfg, input_shape)
+        return _with_our_nms(_with_our_layer(parts, "box", cfg, input_shape), cfg)
 
     @classmethod
     def _init_mask_head(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -111,6 +112,14 @@ def _with_our_layer(
     return parts
 
 
+def _with_our_nms(parts: dict[str, Any], cfg: CfgNode) -> dict[str, Any]:
+    """Exchange the box predictor if the config asks for another NMS than Detectron2's."""
+    if cfg.MODEL.ROI_HEADS.NMS != "hard":
+        channels = parts["box_predictor"].cls_score.in_features
+        parts["box_predictor"] = SoftNMSBoxPredictor(cfg, ShapeSpec(channels=channels))
+    return parts
+
+
 @ROI_HEADS_REGISTRY.register()
 class MaskRCNNRes5ROIHeads(Res5ROIHeads):
     """Branches that share res5 on a C4 feature (paper figure 4 left).
@@ -134,4 +143,4 @@ class MaskRCNNRes5ROIHeads(Res5ROIHeads):
             parts["mask_head"] = build_mask_head(
                 cfg, ShapeSpec(channels=channels, height=side, width=side)
             )
-        return parts
+        return _with_our_nms(parts, cfg)

@@ -21,7 +21,21 @@ def test_our_keys_overwrite_no_default_of_detectron2():
     ours_flat, theirs_flat = ({k: repr(v) for k, v in flatten(cfg)} for cfg in (ours, theirs))
     assert theirs_flat.items() <= ours_flat.items()
     assert set(ours_flat) - set(theirs_flat) == {
+        "DATASETS.CHECK",
         "DATASETS.MAX_IMAGES",
+        "DATASETS.REGISTRY",
+        "INPUT.COLOR_JITTER.BRIGHTNESS",
+        "INPUT.COLOR_JITTER.CONTRAST",
+        "INPUT.COLOR_JITTER.HUE",
+        "INPUT.COLOR_JITTER.SATURATION",
+        "INPUT.COPY_PASTE.MAX_OBJECTS",
+        "INPUT.COPY_PASTE.PROBABILITY",
+        "INPUT.CROP.INSTANCE_AWARE",
+        "INPUT.LSJ.ENABLED",
+        "INPUT.LSJ.MAX_SCALE",
+        "INPUT.LSJ.MIN_SCALE",
+        "INPUT.LSJ.SIZE",
+        "INPUT.MAPPER",
         "MODEL.ROI_BOX_HEAD.POOLER_AGGREGATION",
         "MODEL.ROI_HEADS.NMS",
         "MODEL.ROI_HEADS.POOLER_BACKEND",

@@ -53,6 +53,12 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     # Use only the first N annotated images of each data set, training and test alike; 0 uses all.
     # For smoke runs and for the overfitting proof, never for a figure to quote.
     cfg.DATASETS.MAX_IMAGES = 0
+    # YAMLs of data sets, or folders of them, that are registered before names are looked up;
+    # relative to the working directory. docs/datasets.md.
+    cfg.DATASETS.REGISTRY = []
+    # Look at the annotation files before training, and stop at what would fail later or be learned
+    # wrongly. False takes them as they are.
+    cfg.DATASETS.CHECK = True
     # "SGD" is Detectron2's and the paper's; "AdamW" learns faster from scratch in a short schedule
     # (BASE_LR is then about 0.001).
     cfg.SOLVER.OPTIMIZER = "SGD"
@@ -61,6 +67,9 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     cfg.TEST.SAMPLE_PICTURES = 0
     # Detections below this score (0 to 1) are left out of samples.png. It has no part in AP.
     cfg.TEST.SAMPLE_SCORE_THRESH = 0.5
+    from .data.input_keys import add_input_keys
+
+    add_input_keys(cfg)
 
 
 def load_config(config_file: str | Path | None, opts: Sequence[str] = ()) -> CfgNode:
@@ -107,16 +116,32 @@ def find_config(config_file: str | Path) -> Path:
     raise UsageError(f"config file {config_file} does not exist{hint}")
 
 
+def names_key(config_file: str | Path | None, opts: Sequence[str], key: str) -> bool:
+    """Whether the config file, its bases included, or the overrides give this key a value."""
+    if key in opts[0::2]:
+        return True
+    if not config_file:
+        return False
+    from detectron2.config import get_cfg
+
+    loaded = get_cfg().load_yaml_with_base(str(find_config(config_file)), allow_unsafe=False)
+    return key in dict(flatten(loaded))
+
+
 def finalize_config(cfg: CfgNode) -> None:
     """Check, between merging and freezing, what would otherwise fail deep inside a run.
 
     Raises:
         UsageError: with the key, its value and what it may be
     """
+    from .data.augmentations.build import build_augmentations, build_copy_paste
     from .modeling.checks import check_modeling_config
 
     _check_registry_names(cfg)
     check_modeling_config(cfg)
+    for is_train in (True, False):
+        build_augmentations(cfg, is_train)
+    build_copy_paste(cfg, is_train=True)
     for key in ("SOLVER.IMS_PER_BATCH", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"):
         if _get(cfg, key) < 1:
             raise UsageError(f"{key} is {_get(cfg, key)}, expected at least 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 
 import cv2
 import numpy as np
@@ -111,17 +112,21 @@ def _change(path: str, value: object):
         ("images", [], "has no images"),
         ("annotations", [], "no annotations to train on"),
         ("annotations.0", "text", "section 'annotations' is not a list of objects"),
-        ("images.1.height", None, "image 12 lacks height"),
-        ("images.1.id", None, "image number 1 lacks id"),
-        ("annotations.0.bbox", None, "annotation 101 lacks bbox"),
-        ("annotations.0.category_id", 99, "annotation 101 .image id 11. has category_id 99"),
-        ("annotations.1.image_id", 99, "annotation 102 belongs to image_id 99"),
-        ("annotations.1.image_id", "12", "annotation 102 .* 1 is not '1'"),
-        ("annotations.0.bbox", [1, 2, 3], r"annotation 101 .*bbox \[1, 2, 3\]"),
-        ("annotations.0.bbox", [1, 2, 3, float("nan")], "annotation 101 .*four finite numbers"),
-        ("annotations.0.bbox", [1, 2, 3, "4"], "annotation 101 .*four finite numbers"),
-        ("categories.0.name", None, "a category lacks id or name"),
-        ("images.0.id", [1], r"an id is \[1\]"),
+        ("images.1.height", None, r"image 12 \(sub/b\.png\): lacks height"),
+        ("images.1.id", None, r"image number 1 \(sub/b\.png\): .* lacks id"),
+        ("annotations.0.bbox", None, "annotation 101: lacks bbox"),
+        (
+            "annotations.0.category_id",
+            99,
+            r"image 11 \(a\.png\), annotation 101: has category_id 99",
+        ),
+        ("annotations.1.image_id", 99, "annotation 102: belongs to image_id 99"),
+        ("annotations.1.image_id", "12", "annotation 102: .* 1 is not '1'"),
+        ("annotations.0.bbox", [1, 2, 3], r"annotation 101: .*bbox \[1, 2, 3\]"),
+        ("annotations.0.bbox", [1, 2, 3, float("nan")], "annotation 101: .*four finite numbers"),
+        ("annotations.0.bbox", [1, 2, 3, "4"], "annotation 101: .*four finite numbers"),
+        ("categories.0.name", None, "category 3 lacks name"),
+        ("images.0.id", [1], r"the id of image number 0 is \[1\], expected a whole number"),
     ],
 )
 def test_broken_entries_are_named(check, good, path, value, expected):
@@ -134,7 +139,7 @@ def test_broken_entries_are_named(check, good, path, value, expected):
 
 def test_missing_images_are_counted_and_named(check, good):
     good["images"][1]["file_name"] = "sub/gone.png"
-    with pytest.raises(DataError, match=r"1 of 2 images .*sub/gone.png \(image id 12\)"):
+    with pytest.raises(DataError, match=r"image 12 \(sub/gone\.png\): .*images \(1 of 2\)"):
         check(good)
 
 
@@ -177,3 +182,60 @@ def test_same_name_for_other_files_is_refused_with_both(tmp_path):
     register_coco_dataset(name, tmp_path / "a.json", tmp_path)  # the same again is fine
     with pytest.raises(UsageError, match=r"a\.json .*b\.json"):
         register_coco_dataset(name, tmp_path / "b.json", tmp_path)
+
+
+def test_errors_are_counted_and_the_command_for_all_is_named(check, good):
+    for annotation in good["annotations"]:
+        annotation["bbox"] = [1, 1, -4, 4]
+    good["annotations"] = [dict(good["annotations"][0], id=i) for i in range(101, 121)]
+    with pytest.raises(DataError) as caught:
+        check(good)
+    message = str(caught.value)
+    assert "20 errors in " in message
+    assert message.count("has a negative width") == 3  # of each kind, a few
+    assert "and 17 more" in message
+    assert re.search(r"mask-rcnn-ext data check check_\d+$", message)
+
+
+def test_warnings_are_counted_in_one_line_of_the_log(check, good, caplog):
+    good["annotations"][0]["bbox"] = [1, 1, 4, 0]
+    good["annotations"][1]["area"] = 0
+    with caplog.at_level("WARNING"):
+        check(good)
+    (record,) = [r for r in caplog.records if "mask-rcnn-ext data check" in r.getMessage()]
+    assert re.search(r"2 warnings \(box-empty 1, area-not-positive 1\)", record.getMessage())
+
+
+def test_a_test_set_needs_what_evaluation_reads(check, good):
+    """pycocotools ends in a KeyError without these two; training does not read them."""
+    for key in ("area", "iscrowd"):
+        broken = copy.deepcopy(good)
+        del broken["annotations"][0][key]
+        assert check(broken)
+        with pytest.raises(DataError, match=f"{key}"):
+            check(broken, needs_annotations=False)
+
+
+def test_masks_and_keypoints_that_no_model_reads_stop_nothing(check, good):
+    good["annotations"][0]["segmentation"] = [1, 2, 3]
+    good["annotations"][1]["keypoints"] = ["x"]
+    assert check(good, wants_masks=False, wants_keypoints=False)
+    with pytest.raises(DataError, match="annotation 101: its segmentation"):
+        check(good, wants_keypoints=False)
+    with pytest.raises(DataError, match="annotation 102: its keypoints"):
+        check(good, wants_masks=False)
+
+
+def test_a_table_that_was_read_already_is_used(check, good, monkeypatch):
+    from mask_rcnn_ext.data.checks import gate
+    from mask_rcnn_ext.data.coco_table import read_coco_table
+
+    check(good)
+    name = f"check_{next(_names) - 1}"
+    json_file = gate.locate_dataset(name)[0]
+    table = read_coco_table(json_file)
+    monkeypatch.setattr(gate, "read_table", None)
+    found = check_datasets(
+        [name], 2, needs_annotations=True, wants_masks=True, table_of=lambda name: table
+    )
+    assert found == {name: table.sha256[:16]}

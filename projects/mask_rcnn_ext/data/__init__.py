@@ -4,6 +4,6 @@ from importlib.util import find_spec
 
 if find_spec("detectron2") is not None:
     from . import registration as _registration  # noqa: F401  # only registration
-    from .registration import register_coco_dataset
+    from .registration import register_coco_dataset, register_dataset
 
-    __all__ = ["register_coco_dataset"]
+    __all__ = ["register_coco_dataset", "register_dataset"]

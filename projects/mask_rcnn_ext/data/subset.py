@@ -6,14 +6,15 @@ evaluation then see exactly the same N images.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+import msgspec
 from detectron2.data import MetadataCatalog
 
 from ..errors import UsageError
 from ..files import atomic_write
-from .checks import parse_annotations
+from .assemble import PartFiles, read_coco
+from .rearrange import subset
 from .registration import locate_dataset, register_coco_dataset
 
 
@@ -22,7 +23,8 @@ def register_subset(name: str, max_images: int, folder: str | Path) -> str:
 
     Args:
         name: a registered set in COCO's format, checked already
-        max_images: N, at least 1; images without an annotation (crowds not counted) are passed over
+        max_images: N, at least 1; images without an annotation (crowds not counted) are passed
+            over; all images where there are fewer
         folder: where the annotation file goes; made if needed
     Returns:
         the new name
@@ -31,17 +33,14 @@ def register_subset(name: str, max_images: int, folder: str | Path) -> str:
     if location is None:
         raise UsageError(f"DATASETS.MAX_IMAGES works for sets in COCO's format; {name!r} is not")
     json_file, image_root = location
-    data = parse_annotations(Path(json_file).read_bytes(), json_file)
-    usable = {a["image_id"] for a in data["annotations"] if not a.get("iscrowd")}
-    data["images"] = [image for image in data["images"] if image["id"] in usable][:max_images]
-    kept = {image["id"] for image in data["images"]}
-    data["annotations"] = [a for a in data["annotations"] if a["image_id"] in kept]
+    filled = subset(read_coco(PartFiles(Path(json_file), None)).coco, drop_empty=True)
+    chosen = subset(filled, count=min(max_images, len(filled["images"])))
 
     target = Path(folder) / f"{name}_first{max_images}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     # Each process of a run writes the same text; the file is whole at any time.
-    with atomic_write(target, "w") as file:
-        json.dump(data, file)
+    with atomic_write(target) as file:
+        file.write(msgspec.json.encode(chosen))
 
     metadata = MetadataCatalog.get(name).as_dict()
     for derived in ("name", "json_file", "image_root", "evaluator_type"):

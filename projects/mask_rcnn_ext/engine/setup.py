@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import os
 import warnings
@@ -14,11 +15,14 @@ from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 
-from ..config import load_config
+from ..config import load_config, names_key
 from ..data.checks import check_datasets
 from ..data.proposals import check_proposal_files
+from ..data.records import table_of
+from ..data.registration import locate_dataset, register_from
 from ..data.subset import register_subset
 from ..errors import UsageError, UserError
+from .follow_data import follow_data
 
 
 def setup(args: argparse.Namespace) -> tuple[CfgNode, dict[str, str]]:
@@ -33,6 +37,14 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, dict[str, str]]:
     cfg = load_config(args.config_file, args.opts)
     check_device(cfg.MODEL.DEVICE, args.num_gpus)
     check_output_dir(cfg.OUTPUT_DIR, starts_anew=not (args.resume or args.eval_only))
+    register_from(cfg.DATASETS.REGISTRY)
+    cfg.defrost()
+    follow_data(
+        cfg,
+        functools.partial(names_key, args.config_file, args.opts),
+        training=not args.eval_only,
+    )
+    cfg.freeze()
     fingerprints = check_data(cfg, training=not args.eval_only)
 
     cfg.defrost()
@@ -94,12 +106,20 @@ def check_data(cfg: CfgNode, *, training: bool) -> dict[str, str]:
     if not training and not cfg.DATASETS.TEST:
         raise UsageError("--eval-only, but DATASETS.TEST is empty; name at least one data set")
     fingerprints: dict[str, str] = {}
-    for split in ("TRAIN", "TEST") if training else ("TEST",):
+    splits = ("TRAIN", "TEST") if training else ("TEST",)
+    if not cfg.DATASETS.CHECK:
+        logging.getLogger("mask_rcnn_ext").warning(
+            "DATASETS.CHECK is False: annotation files are taken as they are"
+        )
+        located = {name: locate_dataset(name) for split in splits for name in names[split]}
+        return {n: table_of(place[0]).sha256[:16] for n, place in located.items() if place}
+    for split in splits:
         fingerprints |= check_datasets(
             names[split],
             cfg.MODEL.ROI_HEADS.NUM_CLASSES,
             needs_annotations=split == "TRAIN",
             wants_masks=cfg.MODEL.MASK_ON,
+            wants_keypoints=cfg.MODEL.KEYPOINT_ON,
         )
     return fingerprints
 

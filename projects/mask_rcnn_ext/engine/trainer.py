@@ -10,16 +10,14 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    MetadataCatalog,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
+from detectron2.data import MetadataCatalog, build_detection_test_loader
 from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
-from ..data.mappers import CocoMapper
+from ..data.loader import TrainLoader, build_train_loader, resume_at
+from ..data.mappers import build_mapper
+from ..data.run_records import select_records
 from ..errors import UsageError
 from ..evaluation.coco import CocoEvaluator
 from .checkpoint import Checkpointer
@@ -48,6 +46,7 @@ class Trainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode, stop: StopOnCtrlC | None = None):
         self._stop = stop
+        self._data_seed: int | None = None  # of the run that is resumed
         super().__init__(cfg)
 
     def build_hooks(self) -> list[Any]:
@@ -62,7 +61,10 @@ class Trainer(DefaultTrainer):
     # v0.6's DefaultTrainer leaves the optimizer out of its checkpoints, so that a resumed run
     # starts with zero momentum; main keeps it under this key. With these two, both do.
     def state_dict(self) -> dict[str, Any]:
-        return TrainerBase.state_dict(self) | {"_trainer": self._trainer.state_dict()}
+        return TrainerBase.state_dict(self) | {
+            "_trainer": self._trainer.state_dict(),
+            "data_seed": self._trainer.data_loader.dataset.seed,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
@@ -73,6 +75,13 @@ class Trainer(DefaultTrainer):
                 "This checkpoint holds no optimizer state (Detectron2 v0.6 wrote it): "
                 "momentum starts from zero"
             )
+        self._data_seed = state_dict.get("data_seed")
+
+    def resume_or_load(self, resume: bool = True) -> Any:
+        """As Detectron2's; a resumed run goes on with the images that would have come next."""
+        loaded = super().resume_or_load(resume)
+        resume_at(self._trainer.data_loader, self.start_iter, self._data_seed)
+        return loaded
 
     def train(self) -> dict[str, Any]:
         """Train, evaluate; the results of the last evaluation as test() returns them, or {}."""
@@ -94,13 +103,24 @@ class Trainer(DefaultTrainer):
         return adamw(params, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
-        return build_detection_train_loader(cfg, mapper=CocoMapper(cfg, is_train=True))
+    def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
+        keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+        records = select_records(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
+        return build_train_loader(cfg, records, build_mapper(cfg, is_train=True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        place = list(cfg.DATASETS.TEST).index(dataset_name)
+        files = cfg.DATASETS.PROPOSAL_FILES_TEST if cfg.MODEL.LOAD_PROPOSALS else None
         return build_detection_test_loader(
-            cfg, dataset_name, mapper=CocoMapper(cfg, is_train=False)
+            select_records([dataset_name], proposal_files=[files[place]] if files else None),
+            mapper=build_mapper(cfg, is_train=False),
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
 
     @classmethod

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import exit_code_of
-from . import bench, quickstart, scenes, train, weights
+from . import bench, data, predict, quickstart, scenes, train, weights
 
 PROGRAM = "mask-rcnn-ext"
 VERBS = {
     "bench": bench,
+    "data": data,
+    "predict": predict,
     "quickstart": quickstart,
     "scenes": scenes,
     "train": train,

@@ -76,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
     from .predict_inputs import expand_inputs
     from .predict_output import predictions_file
 
-    inputs = expand_inputs(args.inputs)
+    out = Path(args.out)
+    results = [out / name for name in ("overlays", "instances")]
+    inputs = expand_inputs(args.inputs, results=results)
     predictor = Predictor(
         args.config_file,
         args.weights,
@@ -86,7 +88,6 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         augment=args.augment,
     )
-    out = Path(args.out)
     names, ids = predictor.class_names, predictor.category_ids
     with predictions_file(out, names, ids, force=args.force) as file:
         work = _Work(predictor, out, file, args)
@@ -95,8 +96,9 @@ def run(args: argparse.Namespace) -> int:
             if one.is_video:
                 work.video(one)
     print(
-        f"{out / 'predictions.json'}: {file.annotations} objects in {work.done} "
-        f"image{'s' * (work.done != 1)} and frames"
+        f"{out / 'predictions.json'}: {file.annotations} object{'s' * (file.annotations != 1)} in "
+        f"{file.images} image{'s' * (file.images != 1)}"
+        + (", of videos each frame" if any(one.is_video for one in inputs) else "")
     )
     for message in work.failed:
         print(f"mask-rcnn-ext predict: {message}", file=sys.stderr)
@@ -109,16 +111,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Work:
-    """One call of the command.
-
-    done: images and frames that were predicted; failed: messages, one an input
-    """
+    """One call of the command; `failed` has a message for each input that could not be used."""
 
     def __init__(
         self, predictor: Predictor, out: Path, file: PredictionsFile, args: argparse.Namespace
     ):
         self._predictor, self._out, self._file, self._args = predictor, out, file, args
-        self.done = 0
         self.failed: list[str] = []
 
     def images(self, inputs: list[Input]) -> None:
@@ -130,7 +128,6 @@ class _Work:
             for (one, image), prediction in zip(batch, found, strict=True):
                 self._file.add(one.name, prediction)
                 self._draw(one.name, image, prediction)
-                self.done += 1
                 line.advance()
         line.close()
 
@@ -171,10 +168,11 @@ class _Work:
         writer = VideoWriter(target, reader.rate)
         complete = False
         try:
-            self._frames(one, reader, None if self._args.no_overlays else writer)
+            try:
+                self._frames(one, reader, None if self._args.no_overlays else writer)
+            except DataError as error:  # what decodes before it is kept
+                self.failed.append(str(error))
             complete = True
-        except DataError as error:
-            self.failed.append(str(error))
         finally:
             writer.close(complete=complete)
 
@@ -183,8 +181,6 @@ class _Work:
         from ..visualization.overlay import draw_prediction
         from .predict_output import write_picture
 
-        if writer is not None:
-            writer.path.parent.mkdir(parents=True, exist_ok=True)
         line = Progress(one.name, reader.announced, not self._args.quiet and reader.announced > 0)
         number = 0
         for batch in _batches(reader, self._args.batch):
@@ -193,10 +189,9 @@ class _Work:
                 if writer is not None:
                     writer.write(draw_prediction(frame, prediction, enlarge=False))
                 if self._args.instance_maps:
-                    folder = (self._out / "instances" / one.name).with_suffix("")
+                    folder = self._out / "instances" / one.name
                     write_picture(folder / f"{number:06d}.png", prediction.instance_map())
                 number += 1
-                self.done += 1
                 line.advance()
         line.close()
 

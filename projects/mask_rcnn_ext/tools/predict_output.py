@@ -2,19 +2,23 @@
 
 DIR/predictions.json      COCO's form: images, categories, annotations with scores and RLE
 DIR/overlays/NAME.jpg     the picture with masks, boxes, labels, keypoints; NAME.mp4 of a video
-DIR/instances/NAME.png    16 bit: 0 is nothing, k is the image's k-th annotation
+DIR/instances/NAME.png    16 bit: 0 is nothing, k is the image's k-th annotation; of a video
+                          DIR/instances/NAME.mp4/000000.png and so on, with its own ending
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import cv2
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from ..engine.prediction import Prediction
 from ..errors import UsageError, UserError
@@ -25,29 +29,47 @@ _JPEG_QUALITY = 90
 
 
 class PredictionsFile:
-    """predictions.json, written as predictions come: a long video costs no memory."""
+    """predictions.json, written as predictions come: a long video costs no memory.
+
+    Attributes:
+        images, annotations: how many were added
+    """
 
     def __init__(self, file: IO[str], class_names: Sequence[str], category_ids: Sequence[int]):
         categories = [
             {"id": key, "name": name} for key, name in zip(category_ids, class_names, strict=True)
         ]
         self._file = file
-        self._images: list[dict[str, Any]] = []
-        self.annotations = 0
+        self._image_list = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
+        self.images = self.annotations = 0
         file.write('{"categories": ' + json.dumps(categories) + ',\n"annotations": [')
 
     def add(self, name: str, prediction: Prediction, frame: int | None = None) -> None:
         """Append an image, or a frame of a video (counted from 0)."""
         height, width = prediction.image_size
-        image = {"id": len(self._images) + 1, "file_name": name, "height": height, "width": width}
-        self._images.append(image if frame is None else image | {"frame": frame})
-        for entry in prediction.to_coco(len(self._images)):
+        self.images += 1
+        image = {"id": self.images, "file_name": name, "height": height, "width": width}
+        image |= {} if frame is None else {"frame": frame}
+        self._image_list.write((",\n" if self.images > 1 else "\n") + json.dumps(image))
+        for entry in prediction.to_coco(self.images):
             self.annotations += 1
-            self._file.write(",\n" if self.annotations > 1 else "\n")
-            self._file.write(json.dumps({"id": self.annotations, **entry}))
+            full = {"id": self.annotations, **entry, "area": _area(entry), "iscrowd": 0}
+            self._file.write((",\n" if self.annotations > 1 else "\n") + json.dumps(full))
 
     def close(self) -> None:
-        self._file.write('\n],\n"images": ' + json.dumps(self._images) + "}\n")
+        """Write what is left."""
+        self._file.write('\n],\n"images": [')
+        self._image_list.seek(0)
+        shutil.copyfileobj(self._image_list, self._file)
+        self._image_list.close()
+        self._file.write("\n]}\n")
+
+
+def _area(entry: dict[str, Any]) -> float:
+    """Pixels, of the mask where there is one, else of the box."""
+    if "segmentation" in entry:
+        return float(coco_mask.area(entry["segmentation"]))
+    return entry["bbox"][2] * entry["bbox"][3]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`mask-rcnn-ext scenes`: generate a data set with exact masks, boxes and keypoints."""
+"""`mask-rcnn-ext scenes`: generate a data set with exact masks, in COCO's or Cityscapes' layout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 import re
 import sys
 
-HELP = "generate pictures with exact masks, boxes and keypoints, in COCO's layout"
+HELP = (
+    "generate pictures with exact masks, boxes and keypoints, as COCO or Cityscapes lays them out"
+)
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -23,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the data set")
     parser.add_argument(
         "--images", required=True, type=int, metavar="N", help="number of training images"
+    )
+    parser.add_argument(
+        "--layout",
+        choices=("coco", "cityscapes"),
+        default="coco",
+        help="coco: shapes and persons with keypoints; cityscapes: the same shapes in a street, "
+        "with polygons and label images, --size 256x512 for its aspect (default: coco)",
     )
     parser.add_argument(
         "--size",
@@ -73,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
             workers=args.workers,
             progress=not args.quiet,
             overwrite=args.force,
+            layout=args.layout,
         )
     except UserError as error:
         print(f"mask-rcnn-ext scenes: {error}", file=sys.stderr)
@@ -84,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         counts = summary.counts
         state = "written" if summary.written else "already there, nothing done"
         print(
-            f"{summary.out / summary.split}: {counts['images']} images, "
+            f"{summary.folder}: {counts['images']} images, "
             f"{counts['instances']} objects, {counts['crowds']} crowds, "
             f"{counts['empty_images']} images without objects "
             f"(sha256 {summary.sha256[:12]}; {state})"

@@ -1,7 +1,9 @@
-"""Scenes: generated pictures with exact masks, boxes and keypoints, in COCO's layout on disk.
+"""Scenes: generated pictures with exact masks, boxes and keypoints.
 
-Every later path (loader, mapper, evaluator) is the one that real data take. The same seed gives
-the same bytes on any machine. Needs numpy and pycocotools only.
+On disk they lie as COCO does, or as Cityscapes with polygons and label images. Every later path
+(loader, mapper, evaluator) is the one that real data take. The same seed gives the same bytes on
+any machine, but for Cityscapes' label images, which are what the Pillow installed draws from the
+polygons. COCO's layout needs numpy and pycocotools only.
 """
 
 from .dataset import ScenesSummary, generate_scenes, generate_splits

@@ -1,4 +1,4 @@
-"""Write scenes to disk in COCO's layout.
+"""Write scenes to disk, in COCO's layout here; `cityscapes_dataset` has the other one.
 
 OUT/scenes.json                                  parameters, counts, hashes
 OUT/annotations/instances_{split}.json           all classes, no keypoints
@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ...errors import UsageError, UserError
 from ...files import atomic_write
@@ -31,13 +30,13 @@ from .coco_records import (
     keypoint_categories,
     without_keypoints,
 )
-from .manifest import Parameters
+from .manifest import CocoFiles, DiskLayout, Parameters
 from .png import encode_png, png_size
-from .pool import available_cpus, run_jobs
-from .progress import Progress
+from .pool import available_cpus, collect_jobs
 from .render import render_scene
 from .shapes import CLASSES, PERSON
 
+LAYOUTS = ("coco", "cityscapes")
 SMALLEST_SIDE, LARGEST_SIDE = 32, 4096  # pixels
 
 
@@ -48,13 +47,16 @@ class ScenesSummary:
     Attributes:
         out: the data set's folder
         split: "train", "val", ...
+        folder: where its pictures are
         written: False if it was there already
-        counts: images, empty_images, instances, crowds, keypoint_persons, and one a class name
-        sha256: over all images and both annotation files
+        counts: images, empty_images, instances, crowds, one a class name and, in COCO's layout,
+            keypoint_persons
+        sha256: over all images and annotation files
     """
 
     out: Path
     split: str
+    folder: Path
     written: bool
     counts: dict[str, int]
     sha256: str
@@ -69,6 +71,7 @@ def generate_scenes(
     workers: int | None = None,
     progress: bool = True,
     overwrite: bool = False,
+    layout: str = "coco",
 ) -> ScenesSummary:
     """Generate one split of a data set, unless it is there already.
 
@@ -81,12 +84,14 @@ def generate_scenes(
         workers: processes, by default one a CPU; has no influence on the result
         progress: whether to show it on stderr
         overwrite: replace a split that was generated with other parameters
+        layout: "coco", or "cityscapes", whose splits are train and val
 
     Raises:
         UsageError: bad arguments, or `out` holds something else
         UserError: the disk is full, the folder cannot be written, ...
     """
-    return generate_splits(out, {split: images}, size, seed, workers, progress, overwrite)[0]
+    splits = {split: images}
+    return generate_splits(out, splits, size, seed, workers, progress, overwrite, layout)[0]
 
 
 def generate_splits(
@@ -97,34 +102,54 @@ def generate_splits(
     workers: int | None = None,
     progress: bool = True,
     overwrite: bool = False,
+    layout: str = "coco",
 ) -> list[ScenesSummary]:
     """`generate_scenes` for several splits (name -> images), all checked before the first one."""
     folder = Path(out)
+    disk = _disk_layout(layout)
     if workers is not None and workers < 1:
         raise UsageError(f"the number of workers must be at least 1, got {workers}")
-    plans = [(split, _parameters(split, images, size, seed)) for split, images in splits.items()]
+    plans = [
+        (split, _parameters(disk, split, images, size, seed)) for split, images in splits.items()
+    ]
     try:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file, not a folder; choose another --out")
-        there = [manifest.is_complete(folder, *plan, overwrite) for plan in plans]
+        there = [manifest.is_complete(folder, *plan, overwrite, disk.files) for plan in plans]
         missing = [plan for plan, done in zip(plans, there, strict=True) if not done]
         if missing:
-            _check_space(folder, [parameters for _, parameters in missing])
+            _check_space(folder, [parameters for _, parameters in missing], disk)
         for split, parameters in missing:
-            _write_split(folder, split, parameters, workers, progress)
+            disk.write_split(folder, split, parameters, workers, progress)
         return [
-            _summary(folder, split, not done) for (split, _), done in zip(plans, there, strict=True)
+            _summary(folder, split, layout, not done)
+            for (split, _), done in zip(plans, there, strict=True)
         ]
     except OSError as error:
         where = error.filename or folder
         raise UserError(f"cannot write {where}: {error.strerror or error}") from error
 
 
-def _parameters(split: str, images: int, size: int | tuple[int, int], seed: int) -> Parameters:
+def _disk_layout(name: str) -> DiskLayout:
+    if name == "coco":
+        return DiskLayout(Parameters, _image_bytes, _write_split, CocoFiles())
+    if name == "cityscapes":
+        # Not at the top: COCO's layout needs neither OpenCV nor Pillow.
+        from .cityscapes_dataset import LAYOUT
+
+        return LAYOUT
+    raise UsageError(f"the layout is {' or '.join(LAYOUTS)}, got {name!r}")
+
+
+def _parameters(
+    disk: DiskLayout, split: str, images: int, size: int | tuple[int, int], seed: int
+) -> Parameters:
     """Check what the caller asks for."""
     height, width = (size, size) if isinstance(size, int) else size
     if not re.fullmatch(r"[A-Za-z0-9_-]+", split) or split == "annotations":
         raise UsageError(f"a split's name is letters, digits, _ and -, got {split!r}")
+    if disk.splits is not None and split not in disk.splits:
+        raise UsageError(f"this layout has the splits {', '.join(disk.splits)}, got {split!r}")
     if images < 1:
         raise UsageError(f"the number of images of {split!r} must be at least 1, got {images}")
     for side in (height, width):
@@ -134,12 +159,16 @@ def _parameters(split: str, images: int, size: int | tuple[int, int], seed: int)
             )
     if seed < 0:
         raise UsageError(f"the seed must not be negative, got {seed}")
-    return Parameters(images=images, height=height, width=width, seed=seed)
+    return disk.parameters(images=images, height=height, width=width, seed=seed)
 
 
-def _check_space(out: Path, plans: list[Parameters]) -> None:
+def _image_bytes(height: int, width: int) -> int:
+    return png_size(height, width) + 4096
+
+
+def _check_space(out: Path, plans: list[Parameters], disk: DiskLayout) -> None:
     """Fail at once rather than after minutes."""
-    need = sum(p.images * (png_size(p.height, p.width) + 4096) for p in plans)
+    need = sum(p.images * disk.image_bytes(p.height, p.width) for p in plans)
     parent = out.absolute()
     while not parent.exists():
         parent = parent.parent
@@ -174,14 +203,7 @@ def _write_split(
     marker = _clear(out, split, parameters)
     job = _ImageJob(out / split, split, parameters)
     workers = min(workers or available_cpus(), 1 + parameters.images // 32)
-    line = Progress(f"scenes {split}", parameters.images, progress)
-    results: list[Any] = [None] * parameters.images
-    try:
-        for index, result in run_jobs(job, parameters.images, workers):
-            results[index] = result
-            line.advance()
-    finally:
-        line.close()
+    results = collect_jobs(job, parameters.images, workers, f"scenes {split}", progress)
     records = [records for records, _ in results]
     digest = hashlib.sha256("".join(sha for _, sha in results).encode("ascii"))
     hashes = {}
@@ -204,10 +226,7 @@ def _clear(out: Path, split: str, parameters: Parameters) -> Path:
     """Make the folders, mark the split as unfinished and remove what is left of an earlier one."""
     for folder in (out / split, out / "annotations"):
         folder.mkdir(parents=True, exist_ok=True)
-    marker = manifest.marker_path(out, split)
-    marker.write_text(parameters.describe() + "\n", encoding="utf-8")
-    if manifest.read_entry(out, split) is not None:
-        manifest.write_entry(out, split, None)
+    marker = manifest.begin_split(out, split, parameters)
     for path in manifest.annotation_paths(out, split):
         path.unlink(missing_ok=True)
     for path in (out / split).iterdir():
@@ -266,7 +285,8 @@ def _count(records: list[list[Record]]) -> dict[str, int]:
     }
 
 
-def _summary(out: Path, split: str, written: bool) -> ScenesSummary:
+def _summary(out: Path, split: str, layout: str, written: bool) -> ScenesSummary:
     entry = manifest.read_entry(out, split)
     assert entry is not None, f"{split} was just checked or written"
-    return ScenesSummary(out, split, written, entry["counts"], entry["sha256"])
+    folder = out / split if layout == "coco" else out / "leftImg8bit" / split
+    return ScenesSummary(out, split, folder, written, entry["counts"], entry["sha256"])

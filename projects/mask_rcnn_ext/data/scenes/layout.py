@@ -62,12 +62,13 @@ def plan_scene(stream: Stream, height: int, width: int) -> list[Thing]:
         return []
     crowd = stream.chance(CROWD_PER_MILLE)
     heaped = stream.chance(CLUSTER_PER_MILLE) and not crowd
-    things = [_draw_crowd(stream, height, width)] if crowd else []
-    things += _draw_objects(stream, height, width, heaped, few=crowd)
+    things = [draw_crowd(stream, height, width)] if crowd else []
+    things += draw_objects(stream, height, width, heaped, few=crowd)
     return remove_hidden(things, height, width)
 
 
-def _draw_objects(stream: Stream, height: int, width: int, heaped: bool, few: bool) -> list[Thing]:
+def draw_objects(stream: Stream, height: int, width: int, heaped: bool, few: bool) -> list[Thing]:
+    """Single objects, back to front; `heaped` ones around one place, `few` at most three."""
     low, high = (6, MAX_OBJECTS) if heaped else (1, 3 if few else MAX_OBJECTS - 2)
     drafts = [_draw_figure(stream, min(height, width)) for _ in range(stream.between(low, high))]
     # Larger ones tend to be further back, else they would hide the small ones altogether.
@@ -179,7 +180,7 @@ def _collides(box: Bounds, others: list[Bounds]) -> bool:
     return False
 
 
-def _draw_crowd(stream: Stream, height: int, width: int) -> Thing:
+def draw_crowd(stream: Stream, height: int, width: int) -> Thing:
     """A region packed with small figures of one class, rows jittered, front rows last."""
     side = min(height, width)
     category = PERSON if stream.chance(400) else _draw_category(stream)

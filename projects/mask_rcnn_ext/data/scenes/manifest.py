@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ...errors import UsageError
 from ...files import write_json
@@ -50,6 +51,43 @@ class Parameters:
         )
 
 
+class SplitFiles(Protocol):
+    """Where a layout keeps a split's files, and whether they are as they were written."""
+
+    def foreign(self, out: Path, split: str) -> Path | None:
+        """Something in the split's place, although no manifest or marker says that it is ours."""
+        ...
+
+    def other_layout(self, out: Path) -> Path | None:
+        """A folder that only scenes in another layout have."""
+        ...
+
+    def changed(self, out: Path, split: str, entry: dict[str, Any]) -> Path | None:
+        """An annotation file with other content than the entry says; missing ones are not that."""
+        ...
+
+    def all_there(self, out: Path, split: str, entry: dict[str, Any]) -> bool: ...
+
+
+@dataclass(frozen=True)
+class DiskLayout:
+    """A way to lay scenes out on disk.
+
+    Attributes:
+        parameters: what determines the bytes, called with images, height, width and seed
+        image_bytes: most bytes that an image of (height, width) and its annotations take
+        write_split: (out, split, parameters, workers, progress); writes the manifest's entry last
+        files: where they are
+        splits: the names it allows; None for any
+    """
+
+    parameters: Callable[..., Parameters]
+    image_bytes: Callable[[int, int], int]
+    write_split: Callable[[Path, str, Parameters, int | None, bool], None]
+    files: SplitFiles
+    splits: tuple[str, ...] | None = None
+
+
 def annotation_paths(out: Path, split: str) -> tuple[Path, Path]:
     """The instances file and the keypoints file of a split."""
     folder = out / "annotations"
@@ -65,9 +103,27 @@ def read_entry(out: Path, split: str) -> dict[str, Any] | None:
     return _read(out)["splits"].get(split)
 
 
-def write_entry(out: Path, split: str, entry: dict[str, Any] | None) -> None:
-    """Add or, with None, remove an entry, leaving those of other splits."""
-    manifest = _read(out)
+def begin_split(out: Path, split: str, parameters: Parameters) -> Path:
+    """Mark a split as unfinished and forget an earlier one. Remove the marker at the end."""
+    marker = marker_path(out, split)
+    marker.write_text(parameters.describe() + "\n", encoding="utf-8")
+    if read_entry(out, split) is not None:
+        write_entry(out, split, None)
+    return marker
+
+
+def write_entry(
+    out: Path, split: str, entry: dict[str, Any] | None, shares: Mapping[str, float] = SHARES
+) -> None:
+    """Add or, with None, remove an entry, leaving those of other splits.
+
+    Args:
+        out: the data set's folder
+        split: its name
+        entry: parameters, counts and hashes
+        shares: what the generator aims at; kept if the manifest has them already
+    """
+    manifest = _read(out, shares)
     manifest["splits"].pop(split, None)
     if entry is not None:
         manifest["splits"][split] = entry
@@ -75,7 +131,7 @@ def write_entry(out: Path, split: str, entry: dict[str, Any] | None) -> None:
     write_json(out / MANIFEST, manifest)
 
 
-def _read(out: Path) -> dict[str, Any]:
+def _read(out: Path, shares: Mapping[str, float] = SHARES) -> dict[str, Any]:
     path = out / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -83,54 +139,75 @@ def _read(out: Path) -> dict[str, Any]:
             raise KeyError("generator")
         manifest["splits"].items()
     except FileNotFoundError:
-        return {"generator": GENERATOR, "shares": SHARES, "splits": {}}
+        return {"generator": GENERATOR, "shares": dict(shares), "splits": {}}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(f"{path} is not one of ours; choose another --out") from None
     return manifest
 
 
-def is_complete(out: Path, split: str, parameters: Parameters, overwrite: bool) -> bool:
+def is_complete(
+    out: Path, split: str, parameters: Parameters, overwrite: bool, files: SplitFiles
+) -> bool:
     """Whether the split is there with these parameters, so that nothing is to be done.
 
     Raises:
         UsageError: the folder holds something else, which must not be lost
     """
     entry = read_entry(out, split)
+    other = files.other_layout(out)
+    if other is not None:
+        raise UsageError(
+            f"{other}: {out} holds a data set in another layout; asked for scenes with "
+            f"{parameters.describe()}. Choose another --out."
+        )
     if entry is None:
-        if not marker_path(out, split).exists():
-            _refuse_foreign_files(out, split)
+        foreign = None if marker_path(out, split).exists() else files.foreign(out, split)
+        if foreign is not None:
+            raise UsageError(f"{foreign} is not one of our scenes; choose another --out or --split")
         return False
     if entry["parameters"] != asdict(parameters):
         if overwrite:
             return False
-        found = Parameters(**entry["parameters"]).describe()
+        found = type(parameters)(**entry["parameters"]).describe()
         raise UsageError(
             f"{out} already holds a split {split!r} made with {found}; asked for "
             f"{parameters.describe()}. Choose another --out, or replace it with --force."
         )
-    return _all_there(out, split, entry, overwrite)
-
-
-def _refuse_foreign_files(out: Path, split: str) -> None:
-    folder = out / split
-    found = [path for path in annotation_paths(out, split) if path.exists()]
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        found.append(folder)
-    if found:
-        raise UsageError(f"{found[0]} is not one of our scenes; choose another --out or --split")
-
-
-def _all_there(out: Path, split: str, entry: dict[str, Any], overwrite: bool) -> bool:
-    for path in annotation_paths(out, split):
-        if not path.exists():
+    changed = files.changed(out, split, entry)
+    if changed is not None:
+        if overwrite:
             return False
-        if file_sha256(path) != entry["annotations"][path.name]:
-            if overwrite:
-                return False
-            raise UsageError(f"{path} was changed after it was generated; --force replaces it")
-    folder = out / split
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    return sum(bool(IMAGE_PATTERN.fullmatch(n)) for n in names) == entry["parameters"]["images"]
+        raise UsageError(f"{changed} was changed after it was generated; --force replaces it")
+    return files.all_there(out, split, entry)
+
+
+class CocoFiles:
+    """Two annotation files for all images, pictures in a folder named as the split."""
+
+    def foreign(self, out: Path, split: str) -> Path | None:
+        folder = out / split
+        found = [path for path in annotation_paths(out, split) if path.exists()]
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            found.append(folder)
+        return found[0] if found else None
+
+    def other_layout(self, out: Path) -> Path | None:
+        folder = out / "leftImg8bit"
+        return folder if folder.exists() else None
+
+    def changed(self, out: Path, split: str, entry: dict[str, Any]) -> Path | None:
+        for path in annotation_paths(out, split):
+            if path.exists() and file_sha256(path) != entry["annotations"][path.name]:
+                return path
+        return None
+
+    def all_there(self, out: Path, split: str, entry: dict[str, Any]) -> bool:
+        if not all(path.exists() for path in annotation_paths(out, split)):
+            return False
+        folder = out / split
+        names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        count = sum(bool(IMAGE_PATTERN.fullmatch(name)) for name in names)
+        return count == entry["parameters"]["images"]
 
 
 def file_sha256(path: Path) -> str:

@@ -1,7 +1,8 @@
 """A PNG writer whose bytes depend on the picture alone.
 
-Deflate streams differ between zlib, its successors and their versions, so the data are stored
-uncompressed: any reader accepts that, and noisy pictures would not shrink much anyway.
+Deflate streams differ between zlib, its successors and their versions, so pictures are stored
+uncompressed: any reader accepts that, and noisy ones would not shrink much anyway. Label images,
+nearly all of which is the same as the row above, go through our own `deflate`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import struct
 import zlib
 
 import numpy as np
+
+from .deflate import zlib_runs
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BLOCK = 65535  # most bytes that a stored deflate block can hold
@@ -29,17 +32,32 @@ def _stored(data: bytes) -> bytes:
     return b"".join(blocks) + struct.pack(">I", zlib.adler32(data))
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """Encode (H, W, 3) uint8 RGB as an 8-bit RGB file."""
+_COLOUR_TYPES = {1: 0, 3: 2, 4: 6}  # channels -> PNG's number for grey, RGB, RGBA
+
+
+def encode_png(image: np.ndarray, runs: bool = False) -> bytes:
+    """Encode a picture.
+
+    Args:
+        image: (H, W) grey, (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16
+        runs: compress what is the same as in the row above; for label images
+    """
     height, width = image.shape[:2]
-    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # a 0 before each row: no filter
-    rows[:, 1:] = image.reshape(height, 3 * width)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = _chunk(b"IHDR", header) + _chunk(b"IDAT", _stored(rows.tobytes()))
+    channels = image.shape[2] if image.ndim == 3 else 1
+    depth = 8 * image.dtype.itemsize
+    data = np.ascontiguousarray(image, dtype=image.dtype.newbyteorder(">")).view(np.uint8)
+    rows = np.zeros((height, 1 + channels * width * depth // 8), dtype=np.uint8)
+    rows[:, 1:] = data.reshape(height, -1)  # a 0 before each row: no filter
+    if runs:
+        rows[1:, 1:] -= data.reshape(height, -1)[:-1]
+        rows[1:, 0] = 2  # the difference to the row above, modulo 256
+    header = struct.pack(">IIBBBBB", width, height, depth, _COLOUR_TYPES[channels], 0, 0, 0)
+    pixels = (zlib_runs if runs else _stored)(rows.tobytes())
+    body = _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels)
     return _SIGNATURE + body + _chunk(b"IEND", b"")
 
 
 def png_size(height: int, width: int) -> int:
-    """Bytes of such a file."""
+    """Bytes of an 8-bit RGB file without `runs`."""
     data = height * (1 + 3 * width)
     return len(_SIGNATURE) + 3 * 12 + 13 + 2 + 5 * -(-data // _BLOCK) + data + 4

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ...errors import UserError
+from .progress import Progress
 
 Job = Callable[[int], Any]
 
@@ -22,6 +23,19 @@ def available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def collect_jobs(job: Job, count: int, workers: int, label: str, progress: bool) -> list[Any]:
+    """`run_jobs` with the results in order and, if wanted, a progress line with this label."""
+    results: list[Any] = [None] * count
+    line = Progress(label, count, progress)
+    try:
+        for index, result in run_jobs(job, count, workers):
+            results[index] = result
+            line.advance()
+    finally:
+        line.close()
+    return results
 
 
 def run_jobs(job: Job, count: int, workers: int) -> Iterator[tuple[int, Any]]:

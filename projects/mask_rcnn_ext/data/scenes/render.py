@@ -117,14 +117,19 @@ def _paint(name: tuple[int | str, ...], things: list[Thing], shape: tuple[int, i
     canvas = paint_background(stream, shape)
     for thing in things:
         # A stream each, so that nothing changes for one thing when another is removed.
-        _paint_thing(Stream(*name, "thing", thing.name), canvas, thing)
+        paint_thing(Stream(*name, "thing", thing.name), canvas, thing)
+    return develop(stream, canvas)
+
+
+def develop(stream: Stream, canvas: np.ndarray) -> np.ndarray:
+    """What the camera does: focus, light, noise; (H, W, 3) int32 -> uint8."""
     if stream.chance(BLUR_PER_MILLE):
         canvas = blur(canvas)
     canvas = add_noise(stream, light(stream, canvas))
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
-def _paint_thing(stream: Stream, canvas: np.ndarray, thing: Thing) -> None:
+def paint_thing(stream: Stream, canvas: np.ndarray, thing: Thing) -> None:
     """Draw one thing, and its shadow before it, in place."""
     patch = thing.patch
     height, width = canvas.shape[:2]

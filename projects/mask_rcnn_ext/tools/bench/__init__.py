@@ -4,9 +4,10 @@
   bench cost     parameters, multiply-adds and time of backbone, RPN and each branch of a config
   bench masks    time and peak memory of pasting masks and writing them as RLE, ours and stock's
   bench targets  time of mask targets from polygons, ours and stock's
+  bench data     samples a second from images, and loading a large annotation file, ours and stock's
 
-Nothing is downloaded and no data is read: features, RoIs, masks and weights are random with fixed
-seeds.
+Nothing is downloaded. Features, RoIs, masks, weights and annotation files are random with fixed
+seeds; only the samples of `bench data` are made from images, of a data set or of scenes.
 Progress goes to stderr, the table to stdout.
 """
 
@@ -141,15 +142,56 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one or more mask sides (default: 14 28 56)",
     )
 
+    data = what.add_parser(
+        "data",
+        help="samples and annotation files: ours beside stock",
+        description="Samples made from images by our mapper and by Detectron2's, then a generated "
+        "annotation file loaded by both with worker processes: time and memory.",
+    )
+    data.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="images to make samples of (default: coco_2017_train if it is there, else scenes)",
+    )
+    data.add_argument(
+        "--images", type=natural, default=50, metavar="N", help="of them; 0: none (default: 50)"
+    )
+    data.add_argument(
+        "--file-images",
+        type=natural,
+        default=100_000,
+        metavar="N",
+        help="of the generated file; 0: no file (default: 100000)",
+    )
+    data.add_argument(
+        "--file-instances",
+        type=positive,
+        default=800_000,
+        metavar="N",
+        help="of the generated file (default: 800000)",
+    )
+    data.add_argument(
+        "--workers", type=natural, default=4, metavar="N", help="of the loader (default: 4)"
+    )
+    data.add_argument(
+        "--file-repeats", type=positive, default=3, metavar="N", help="timed turns (default: 3)"
+    )
+
     for each, turns in (
+        (data, "turns with the samples (default: 7)"),
         (roi, "turns (default: 7; on a GPU 50)"),
         (cost, "rounds (default: 5)"),
         (masks, "turns (default: 7)"),
         (targets, "turns (default: 25)"),
     ):
         each.add_argument("--repeats", type=positive, metavar="N", help=f"timed {turns}")
+        threads = 1 if each is data else 2  # a mapper runs in a worker process, which has one
         each.add_argument(
-            "--threads", type=positive, default=2, metavar="N", help="of a CPU (default: 2)"
+            "--threads",
+            type=positive,
+            default=threads,
+            metavar="N",
+            help=f"of a CPU (default: {threads})",
         )
         each.add_argument("--json", metavar="FILE", help="write everything measured there, too")
 
@@ -175,7 +217,13 @@ def run(args: argparse.Namespace) -> int:
             raise
         raise UsageError(DETECTRON2_MISSING) from error
     with _threads(args.threads):
-        measure = {"roi": _roi, "cost": _cost, "masks": _masks, "targets": _targets}[args.what]
+        measure = {
+            "roi": _roi,
+            "cost": _cost,
+            "masks": _masks,
+            "targets": _targets,
+            "data": _data,
+        }[args.what]
         text, measured = measure(args)
     print(text)
     if args.json:
@@ -234,6 +282,24 @@ def _targets(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
     results, facts = run_targets(args.rois, args.sides, args.repeats or 25)
     return as_text(results, facts), {**facts, "results": [r.as_json() for r in results]}
+
+
+def _data(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from . import data_file, data_mapper
+
+    texts: list[str] = []
+    measured: dict[str, Any] = {}
+    if args.images:
+        results, facts = data_mapper.run_data_mapper(args.dataset, args.images, args.repeats or 7)
+        texts.append(data_mapper.as_text(results, facts))
+        measured["samples"] = {**facts, "results": [r.as_json() for r in results]}
+    if args.file_images:
+        sides, facts = data_file.run_file(
+            args.file_images, args.file_instances, args.workers, args.file_repeats
+        )
+        texts.append(data_file.as_text(sides, facts))
+        measured["file"] = {**facts, **{name: side.as_json() for name, side in sides.items()}}
+    return "\n\n".join(texts), measured
 
 
 @contextlib.contextmanager

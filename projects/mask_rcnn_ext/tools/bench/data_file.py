@@ -32,6 +32,7 @@ _POINTS = 24  # of a polygon on average, as in COCO
 _SEED = 0
 _POLL = 0.03  # seconds between two looks at the memory
 _SERVED = 2000  # records a worker hands over before the memory is called steady
+_WORD = b"bench-data "  # begins a line that is meant for the measuring process
 _SIDES = ("ours", "stock")
 
 
@@ -142,30 +143,32 @@ def run_file(
 
 def _measure(name: str, path: Path, workers: int, side: Side) -> None:
     command = [sys.executable, "-m", __name__, name, str(path), str(workers)]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout is not None
     assert child.stdin is not None
     os.set_blocking(child.stdout.fileno(), False)
-    base, peak, text = 0.0, 0.0, ""
+    base, peak, text = 0.0, 0.0, b""
     while child.poll() is None:
-        text += child.stdout.read() or ""
-        lines = text.splitlines(keepends=True)
-        if lines and lines[-1].endswith("\n"):
-            word = json.loads(lines[-1])
-            text = ""
-            now = _memory(child.pid)
-            if "ready" in word:  # imports are done, nothing is loaded
-                base = peak = now
-            elif "steady" in word:
-                side.load_seconds.append(word["load"])
-                side.first_batch_seconds.append(word["first"])
-                side.steady_bytes.append(now - base)
-                side.peak_bytes.append(max(peak, now) - base)
-            child.stdin.write("\n")
-            child.stdin.flush()
-        else:
+        text += child.stdout.read() or b""
+        line, newline, rest = text.partition(b"\n")
+        if not newline:
             peak = max(peak, _memory(child.pid))
             time.sleep(_POLL)
+            continue
+        text = rest
+        if not line.startswith(_WORD):
+            continue  # somebody else's print
+        word = json.loads(line[len(_WORD) :])
+        now = _memory(child.pid)
+        if "ready" in word:  # imports are done, nothing is loaded
+            base = peak = now
+        else:
+            side.load_seconds.append(word["load"])
+            side.first_batch_seconds.append(word["first"])
+            side.steady_bytes.append(now - base)
+            side.peak_bytes.append(max(peak, now) - base)
+        child.stdin.write(b"\n")
+        child.stdin.flush()
     if child.returncode:
         raise UserError(f"bench data: the process that loads with {name} failed; see above")
 
@@ -194,32 +197,28 @@ def _touch(record: dict[str, Any]) -> dict[str, Any]:
     return {"width": record["width"], "height": record["height"], "numbers": numbers}
 
 
-class _Touching:
-    """`_touch` as our sample data set wants its mapper."""
-
-    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
-        return _touch(record)
-
-
 def _child(name: str, json_file: str, workers: int) -> None:
     """Load, serve, and say when; runs in a process of its own."""
     import detectron2.data
 
     from ... import load_config
-    from ...data.loader import build_train_loader, training_records
+    from ...data.loader import build_train_loader
     from ...data.registration import register_coco_dataset
+    from ...data.run_records import select_records
 
+    images = os.path.dirname(os.path.abspath(json_file))  # where none is looked for
     overrides = ["DATASETS.TRAIN", "('bench_data',)", "SOLVER.IMS_PER_BATCH", "16"]
     overrides += ["DATALOADER.NUM_WORKERS", str(workers), "SEED", "0"]
     cfg = load_config(None, overrides)
     if name == "ours":
-        register_coco_dataset("bench_data", json_file, "images")
+        register_coco_dataset("bench_data", json_file, images)
     else:
-        detectron2.data.datasets.register_coco_instances("bench_data", {}, json_file, "images")
+        detectron2.data.datasets.register_coco_instances("bench_data", {}, json_file, images)
     _say({"ready": True})
     begin = time.perf_counter()
     if name == "ours":
-        loader = build_train_loader(cfg, training_records(cfg), _Touching(), 0)
+        records = select_records(cfg.DATASETS.TRAIN, filter_empty=True)
+        loader = build_train_loader(cfg, records, _touch, 0)
     else:
         loader = detectron2.data.build_detection_train_loader(cfg, mapper=_touch)
     load = time.perf_counter() - begin
@@ -234,7 +233,7 @@ def _child(name: str, json_file: str, workers: int) -> None:
 
 def _say(word: dict[str, Any]) -> None:
     """One line to the measuring process, then wait for its answer."""
-    print(json.dumps(word), flush=True)
+    print(_WORD.decode() + json.dumps(word), flush=True)
     sys.stdin.readline()
 
 

@@ -1,0 +1,97 @@
+"""The training data loader: same batches for any number of workers, and after any restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data.build import trivial_batch_collator
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
+
+from ..errors import UsageError
+from .dataset import SampleDataset
+from .samplers import BatchSampler, build_sampler
+
+Record = dict[str, Any]
+
+
+def build_train_loader(
+    cfg: CfgNode,
+    records: Sequence[Record],
+    mapper: Callable[[Record], Record | None],
+    seed: int | None = None,
+) -> TrainLoader:
+    """An endless loader of lists of SOLVER.IMS_PER_BATCH / processes samples.
+
+    With seed and iteration alike, the batch is alike, bit for bit, whatever was prefetched; see
+    `resume_at`.
+
+    Args:
+        cfg: reads SOLVER.IMS_PER_BATCH, DATALOADER and SEED
+        records: already filtered, of Detectron2's standard form
+        mapper: of the registry
+        seed: of order and augmentations; None takes SEED, and where that is negative a random one,
+            the same in all processes: `loader.dataset.seed` tells which
+    Raises:
+        UsageError: the batch cannot be shared among the processes
+    """
+    processes = comm.get_world_size()
+    total = cfg.SOLVER.IMS_PER_BATCH
+    if total < 1 or total % processes:
+        raise UsageError(
+            f"SOLVER.IMS_PER_BATCH is {total}, expected a multiple of the {processes} processes"
+        )
+    if seed is None:
+        seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+    dataset = SampleDataset(records, mapper, seed)
+    wide = aspect_is_wide(records) if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None
+    batches = BatchSampler(build_sampler(cfg, records, seed), total // processes, wide)
+    return TrainLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=trivial_batch_collator,
+    )
+
+
+class TrainLoader(DataLoader[Any]):
+    """PyTorch's loader, whose workers start with the first batch that is asked for.
+
+    Detectron2's trainer makes its iterator before it knows where a resumed run goes on.
+    """
+
+    def __iter__(self) -> Any:
+        return self._from_first_request()
+
+    def _from_first_request(self) -> Iterator[Any]:
+        yield from super().__iter__()
+
+
+def resume_at(loader: DataLoader[Any], iteration: int, seed: int | None = None) -> None:
+    """Let the loader begin with the batch of this iteration, counted from 0.
+
+    It is exact with and without aspect-ratio groups, as long as data, IMS_PER_BATCH and the number
+    of processes are those of the run before; the number of workers does not matter.
+
+    Args:
+        loader: of `build_train_loader`; an iterator that has given a batch already goes on as it
+            was
+        iteration: batches consumed before
+        seed: that of the run before, where SEED was negative; None leaves it
+    """
+    batches, dataset = loader.batch_sampler, loader.dataset
+    assert isinstance(batches, BatchSampler), batches
+    assert isinstance(dataset, SampleDataset), dataset
+    batches.position = iteration
+    if seed is not None:
+        batches.sampler.seed = dataset.seed = seed
+
+
+def aspect_is_wide(records: Sequence[Record]) -> np.ndarray:
+    """(N,) bool, width above height, by which Detectron2 groups batches."""
+    if hasattr(records, "aspect_is_wide"):  # CocoRecords has it as a column
+        return np.asarray(records.aspect_is_wide(), dtype=bool)
+    return np.array([record["width"] > record["height"] for record in records], dtype=bool)

@@ -1,0 +1,71 @@
+"""Which images of the registered data sets a run trains on or is tested on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
+
+from ..errors import DataError
+from .records import CocoRecords, JoinedRecords, Record
+
+
+def select_records(
+    names: Sequence[str],
+    *,
+    filter_empty: bool = False,
+    min_keypoints: int = 0,
+    proposal_files: Sequence[str] | None = None,
+) -> Sequence[Record]:
+    """The records of several data sets, one after the other.
+
+    What Detectron2's `get_detection_dataset_dicts` returns as a list; sets in COCO's format stay
+    columns. A set registered elsewhere, and precomputed proposals, go through that function.
+
+    Args:
+        names: registered data sets
+        filter_empty: leave out images whose annotations are all crowds, or that have none
+        min_keypoints: leave out images with fewer visible keypoints
+        proposal_files: one a data set, as DATASETS.PROPOSAL_FILES_TRAIN
+    Raises:
+        DataError: nothing is left
+    """
+    logger = logging.getLogger(__name__)
+    parts = [] if proposal_files is not None else [DatasetCatalog.get(name) for name in names]
+    if not parts or not all(isinstance(part, CocoRecords) for part in parts):
+        dicts: list[Record] = get_detection_dataset_dicts(
+            list(names),
+            filter_empty=filter_empty,
+            min_keypoints=min_keypoints,
+            proposal_files=proposal_files,
+        )
+        return dicts
+    kept = []
+    for name, part in zip(names, parts, strict=True):
+        keep = np.ones(len(part), bool)
+        if filter_empty:
+            keep &= part.has_instances
+            logger.info(
+                "%s: %d of %d images have no annotation that is not a crowd and are left out",
+                name,
+                len(part) - keep.sum(),
+                len(part),
+            )
+        if min_keypoints > 0:
+            few = part.visible_keypoints() < min_keypoints
+            logger.info(
+                "%s: %d further images have fewer than %d visible keypoints and are left out",
+                name,
+                (keep & few).sum(),
+                min_keypoints,
+            )
+            keep &= ~few
+        kept.append(part.take(keep))
+    if not sum(map(len, kept)):
+        raise DataError(
+            f"no image of {', '.join(names)} can be used: each has only crowds, no annotations"
+            f"{', or too few visible keypoints' if min_keypoints else ''}"
+        )
+    return kept[0] if len(kept) == 1 else JoinedRecords(kept)

@@ -1,0 +1,49 @@
+"""`mask-rcnn-ext data`: look at a data set, check it, and bring it into shape.
+
+  data check    every defect by file, image id and annotation id; --fix writes a corrected file
+  data stats    instances per class, sizes at training scale, ..., as a table and a picture
+  data browse   one HTML page of samples with masks, boxes and ids, or of augmented samples
+  data convert  VIA, labelme, CVAT, YOLO-seg, VOC masks, PNG maps to COCO's format; COCO to YOLO-seg
+  data split    divide a set into parts, by image or by group
+  data merge    several sets as one
+  data subset   some images or classes of a set
+
+A set is named as in DATASETS.TRAIN, or given as an annotation file in COCO's format.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from . import browse, check, convert, merge, split, stats, subset
+
+HELP = "check, count, draw, convert, split and merge data sets"
+
+COMMANDS = {
+    "check": check,
+    "stats": stats,
+    "browse": browse,
+    "convert": convert,
+    "split": split,
+    "merge": merge,
+    "subset": subset,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(run_command=module.run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; its exit code."""
+    code: int = args.run_command(args)
+    return code

@@ -47,6 +47,8 @@ def test_our_keys_overwrite_no_default_of_detectron2():
         "MODEL.ROI_MASK_HEAD.RESOLUTION",
         "MODEL.ROI_MASK_HEAD.TRAIN_ROIS_PER_IMAGE",
         "SOLVER.OPTIMIZER",
+        "TEST.ALLOW_FAILED_IMAGES",
+        "TEST.ENCODING_PROCESSES",
         "TEST.SAMPLE_PICTURES",
         "TEST.SAMPLE_SCORE_THRESH",
     }

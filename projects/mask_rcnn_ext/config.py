@@ -62,6 +62,12 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     # "SGD" is Detectron2's and the paper's; "AdamW" learns faster from scratch in a short schedule
     # (BASE_LR is then about 0.001).
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # Processes that turn predicted masks into run lengths while the model goes on; -1 is none on a
+    # CPU and two with a GPU.
+    cfg.TEST.ENCODING_PROCESSES = -1
+    # Exit with 0 although some test images could not be used. They are left out, named and counted
+    # in any case.
+    cfg.TEST.ALLOW_FAILED_IMAGES = False
     # How many test images to draw, ground truth beside prediction, into OUTPUT_DIR/samples.png
     # after the final evaluation; 0 draws none.
     cfg.TEST.SAMPLE_PICTURES = 0

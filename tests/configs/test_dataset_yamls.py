@@ -49,7 +49,8 @@ def test_registered_as_described(spec):
     entry = entry_of(spec.name)
     assert entry is not None
     assert entry.spec == spec
-    assert MetadataCatalog.get(spec.name).evaluator_type == "coco"
+    kind = "cityscapes_instance" if spec.format == "cityscapes" else "coco"
+    assert MetadataCatalog.get(spec.name).evaluator_type == kind
     with pytest.raises(DataError, match=r"DETECTRON2_DATASETS is /"):
         DatasetCatalog.get(spec.name)
 

@@ -168,8 +168,10 @@ def test_missing_root_says_folder_variable_and_tree(tmp_path, monkeypatch):
     with pytest.raises(DataError) as caught:
         check_datasets(["scenes_train"], 9, needs_annotations=True, wants_masks=True)
     message = str(caught.value)
-    assert f"DETECTRON2_DATASETS={tmp_path}/nowhere), which does not exist" in message
-    assert "\n  scenes/annotations/instances_train.json\n  scenes/train/<images>" in message
+    root = tmp_path / "nowhere"
+    assert f"DETECTRON2_DATASETS is {root}. Make them" in message
+    assert f"\n  {root}/scenes/annotations/instances_train.json\n" in message
+    assert f"\n  {root}/scenes/train/<images>" in message
     assert "mask-rcnn-ext scenes --out" in message
     monkeypatch.delenv("DETECTRON2_DATASETS")
     with pytest.raises(DataError, match="DETECTRON2_DATASETS is not set"):

@@ -13,46 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-CONFIG = "configs/quickstart/mask_rcnn_R_18_FPN_scenes.yaml"
-TINY = {
-    "MODEL.DEVICE": "cpu",
-    "SOLVER.IMS_PER_BATCH": "2",
-    "SOLVER.MAX_ITER": "3",
-    "SOLVER.BASE_LR": "0.001",
-    "SOLVER.CHECKPOINT_PERIOD": "2",
-    "INPUT.MIN_SIZE_TRAIN": "(64,)",
-    "INPUT.MIN_SIZE_TEST": "64",
-    "DATALOADER.NUM_WORKERS": "1",
-    "TEST.SAMPLE_PICTURES": "2",
-    "TEST.SAMPLE_SCORE_THRESH": "0.0",
-    "SEED": "7",
-}
-
-
-class Runner:
-    def __init__(self, root: Path, datasets: Path, out: Path):
-        self.root, self.datasets, self.out = root, datasets, out
-
-    def command(self, *flags: str, config: str = CONFIG, **overrides: str) -> list[str]:
-        settings = TINY | {"OUTPUT_DIR": str(self.out)}
-        settings |= {key.replace("__", "."): value for key, value in overrides.items()}
-        words = [word for pair in settings.items() for word in pair]
-        return [sys.executable, "train_net.py", "--config-file", config, *flags, *words]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return os.environ | {"DETECTRON2_DATASETS": str(self.datasets), "OMP_NUM_THREADS": "1"}
-
-    def __call__(self, *flags: str, **kwargs: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            self.command(*flags, **kwargs),
-            cwd=self.root,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
+from runner import Runner
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +140,8 @@ def test_no_config_file(runner):
 
 def test_missing_dataset_root(runner, tmp_path):
     runner.datasets = tmp_path / "nowhere"
-    _refused(runner(), 1, str(tmp_path / "nowhere"), "DETECTRON2_DATASETS", "scenes/train/<images>")
+    make = f"mask-rcnn-ext scenes --out {tmp_path / 'nowhere' / 'scenes'}"
+    _refused(runner(), 1, "DETECTRON2_DATASETS", "scenes/train/<images>", make)
 
 
 def test_num_classes_that_disagrees(runner):
@@ -244,7 +206,7 @@ def test_annotation_file_without_a_section(runner, scenes_copy):
 def test_missing_image(runner, scenes_copy):
     image = sorted((scenes_copy / "train").glob("*.png"))[2]
     image.unlink()
-    _refused(runner(), 1, image.name, "image id 3")
+    _refused(runner(), 1, image.name, "image 3", "data check scenes_train")
 
 
 def test_image_that_does_not_decode(runner, scenes_copy):

@@ -25,7 +25,7 @@ from ..errors import DataError
 NO_SEGMENTATION, POLYGONS, RLE, RLE_LIST, FLAT, OTHER = range(6)
 
 _CHUNK = 16384  # annotations parsed at once: bounds the memory beside the columns
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _WHITE = b" \t\r\n"
 _COUNTS = re.compile(rb'"counts"\s*:\s*(["\[])')
 _LARGEST = 2**63
@@ -178,16 +178,16 @@ def read_coco_table(json_file: str | Path, progress: Progress | None = None) -> 
         content = Path(json_file).read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    sections = _sections(content.removeprefix(_BOM), path)
+    sections = sections_of(content.removeprefix(BOM), path)
     for section in ("images", "categories"):
         if section not in sections:
             raise DataError(
                 f"{path} lacks the section {section!r}; it has: {', '.join(sorted(sections))}"
             )
-    categories = _objects(sections["categories"], dict[str, Any], "categories", path)
+    categories = objects_of(sections["categories"], dict[str, Any], "categories", path)
     table = CocoTable(path, hashlib.sha256(content).hexdigest(), list(sections), categories)
-    _read_images(table, _objects(sections["images"], _Image, "images", path))
-    entries = _objects(sections.get("annotations", _NULL), msgspec.Raw, "annotations", path)
+    _read_images(table, objects_of(sections["images"], _Image, "images", path))
+    entries = objects_of(sections.get("annotations", _NULL), msgspec.Raw, "annotations", path)
     _read_annotations(table, entries, path, progress)
     image_rows = _rows_of(table.image_ids)
     category_rows = _rows_of(_ids([c.get("id") for c in table.categories]))
@@ -196,8 +196,10 @@ def read_coco_table(json_file: str | Path, progress: Progress | None = None) -> 
     return table
 
 
-def _sections(content: bytes, path: str) -> dict[str, msgspec.Raw]:
+def sections_of(content: bytes, path: str) -> dict[str, msgspec.Raw]:
     try:
+        if not content.isascii():
+            content.decode()  # msgspec does not look at parts that stay text
         return msgspec.json.decode(content, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # Python's parser takes NaN and Infinity, which are no JSON but common; a NaN belongs into
@@ -238,7 +240,7 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
-def _objects(raw: msgspec.Raw, kind: Any, section: str, path: str) -> list[Any]:
+def objects_of(raw: msgspec.Raw, kind: Any, section: str, path: str) -> list[Any]:
     if raw is _NULL:
         return []
     try:
@@ -262,7 +264,7 @@ def _read_annotations(
     for start in range(0, len(entries), _CHUNK):
         chunk = entries[start : start + _CHUNK]
         joined = msgspec.Raw(b"[" + b",".join(chunk) + b"]")
-        columns.append(_columns(_objects(joined, _Annotation, "annotations", path)))
+        columns.append(_columns(objects_of(joined, _Annotation, "annotations", path)))
         if progress:
             progress(min(start + _CHUNK, len(entries)), len(entries))
     if not columns:

@@ -115,8 +115,8 @@ def _licenses(parts: Sequence[CocoImport]) -> tuple[list[Entry], list[dict[Any, 
             if not same:
                 taken = [known.get("id") for known in joined]
                 whole = [i for i in taken if isinstance(i, int)]
-                number = entry.get("id") if entry.get("id") not in taken else max(whole, default=0) + 1
-                same = [{**entry, "id": number}]
+                free = entry.get("id") not in taken
+                same = [{**entry, "id": entry.get("id") if free else max(whole, default=0) + 1}]
                 joined += same
             ids[entry.get("id")] = same[0]["id"]
         maps.append(ids)

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
-from detectron2.data import DatasetCatalog, get_detection_dataset_dicts
+from detectron2.data import get_detection_dataset_dicts
 
 from ..errors import DataError
 from .records import CocoRecords, JoinedRecords, Record
+from .registration import records_of
 
 
 def select_records(
@@ -33,8 +34,9 @@ def select_records(
         DataError: nothing is left
     """
     logger = logging.getLogger(__name__)
-    parts = [] if proposal_files is not None else [DatasetCatalog.get(name) for name in names]
-    if not parts or not all(isinstance(part, CocoRecords) for part in parts):
+    found = [] if proposal_files is not None else [records_of(name) for name in names]
+    parts = [part for part in found if isinstance(part, CocoRecords)]
+    if len(parts) != len(names):
         dicts: list[Record] = get_detection_dataset_dicts(
             list(names),
             filter_empty=filter_empty,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -15,8 +16,21 @@ from ..files import atomic_write
 class Checkpointer(DetectionCheckpointer):
     """Saves atomically, the pointer `last_checkpoint` last; errors say what is still usable."""
 
-    def __init__(self, model: Any, save_dir: str = "", **kwargs: Any):
+    def __init__(
+        self,
+        model: Any,
+        save_dir: str = "",
+        *,
+        class_names: Sequence[str] | None = None,
+        **kwargs: Any,
+    ):
+        """
+        Args:
+            class_names: what the model's outputs mean; saved beside the weights, so that they can
+                be used where the data set is not
+        """
         super().__init__(model, save_dir, **kwargs)
+        self._class_names = list(class_names or ())
         inner: Any = self.path_manager
         self.path_manager: Any = _AtomicPathManager(inner)
 
@@ -25,6 +39,8 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             UserError: the file could not be written; the checkpoint before it is untouched
         """
+        if self._class_names:
+            kwargs.setdefault("class_names", self._class_names)
         try:
             super().save(name, **kwargs)
         except OSError as error:

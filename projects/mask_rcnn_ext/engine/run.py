@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
         results = _evaluate(cfg) if args.eval_only else _train(cfg, args.resume)
         if comm.is_main_process():
             _report(cfg, results)
+            _refuse_failed_images(cfg, results)
         state = "finished"
     except (Interrupted, KeyboardInterrupt):
         state = "stopped"
@@ -44,6 +45,15 @@ def run(args: argparse.Namespace) -> int:
         if record is not None:
             record.finish(state)
     return 0
+
+
+def _refuse_failed_images(cfg: CfgNode, results: dict[str, Any]) -> None:
+    failed = getattr(results, "failed", [])
+    if failed and not cfg.TEST.ALLOW_FAILED_IMAGES:
+        raise UserError(
+            f"{len(failed)} test images could not be used; the figures are those of all others. "
+            f"The first: {failed[0]} To let that pass: TEST.ALLOW_FAILED_IMAGES True"
+        )
 
 
 def _train(cfg: CfgNode, resume: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
 
 from ..config import load_config, names_key
 from ..data.checks import check_datasets
@@ -37,6 +38,8 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, dict[str, str]]:
     cfg = load_config(args.config_file, args.opts)
     check_device(cfg.MODEL.DEVICE, args.num_gpus)
     check_output_dir(cfg.OUTPUT_DIR, starts_anew=not (args.resume or args.eval_only))
+    # Detectron2 sets its own loggers up later; what the data have to say comes before.
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mask_rcnn_ext")
     register_from(cfg.DATASETS.REGISTRY)
     cfg.defrost()
     follow_data(

@@ -22,10 +22,10 @@ from detectron2.evaluation import DatasetEvaluator, inference_context
 from detectron2.utils import comm
 from detectron2.utils.logger import log_every_n_seconds
 
+from ..data.mappers.forgiving import FAILED
 from ..ops.rle import RLE
 from .raw_masks import Encoder, detect
 
-FAILED = "failed"  # key of a sample that stands for an image that cannot be used; its message
 _WAITING_IMAGES = 64  # an image of 100 masks waits with 0.3 MB
 _SECONDS_BETWEEN_LINES = 5
 _WARM_UP = 5  # batches that are slower than the others

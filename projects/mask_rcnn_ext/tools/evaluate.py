@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .bench import positive
+
 if TYPE_CHECKING:
     from ..data.coco_table import CocoTable
     from ..evaluation.coco_metrics import CocoFigures
@@ -47,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-dets",
-        type=_positive,
+        type=positive,
         default=100,
         metavar="N",
         help="detections an image and class that count; COCO's figures have 100 (default: 100)",
@@ -172,9 +174,3 @@ def _write(args: argparse.Namespace, source: Source, figures: Sequence[CocoFigur
         write_json(args.json, report)
     except OSError as error:
         raise UserError(f"cannot write {args.json}: {error.strerror}") from error
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)

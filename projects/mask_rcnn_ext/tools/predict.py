@@ -66,18 +66,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace results in DIR")
     parser.add_argument("--quiet", action="store_true", help="no progress line")
     parser.add_argument(
-        "--opts", nargs="+", default=[], metavar="KEY VALUE", help="config overrides"
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="KEY VALUE",
+        help="config overrides; the last option of the line",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict and write; 1 if an input could not be used."""
     from ..engine.predictor import Predictor
+    from ..errors import UsageError
     from .predict_inputs import expand_inputs
-    from .predict_output import predictions_file
+    from .predict_output import check_free, predictions_file
 
     out = Path(args.out)
     results = [out / name for name in ("overlays", "instances")]
+    check_free(out, force=args.force)
     inputs = expand_inputs(args.inputs, results=results)
     predictor = Predictor(
         args.config_file,
@@ -88,8 +94,10 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         augment=args.augment,
     )
+    if args.instance_maps and not predictor.cfg.MODEL.MASK_ON:
+        raise UsageError("--instance-maps, but this model predicts no masks (MODEL.MASK_ON False)")
     names, ids = predictor.class_names, predictor.category_ids
-    with predictions_file(out, names, ids, force=args.force) as file:
+    with predictions_file(out, names, ids) as file:
         work = _Work(predictor, out, file, args)
         work.images([one for one in inputs if not one.is_video])
         for one in inputs:

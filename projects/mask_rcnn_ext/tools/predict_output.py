@@ -72,18 +72,26 @@ def _area(entry: dict[str, Any]) -> float:
     return entry["bbox"][2] * entry["bbox"][3]
 
 
-@contextlib.contextmanager
-def predictions_file(
-    out: Path, class_names: Sequence[str], category_ids: Sequence[int], *, force: bool
-) -> Iterator[PredictionsFile]:
-    """
+def check_free(out: Path, *, force: bool) -> None:
+    """Refuse to replace predictions, before any work is done.
+
     Raises:
-        UsageError: it is there already, and not `force`
-        UserError: the folder cannot be written, the disk is full
+        UsageError: they are there already, and not `force`
     """
     target = out / PREDICTIONS
     if target.exists() and not force:
         raise UsageError(f"{target} exists; choose another --out, or replace it with --force")
+
+
+@contextlib.contextmanager
+def predictions_file(
+    out: Path, class_names: Sequence[str], category_ids: Sequence[int]
+) -> Iterator[PredictionsFile]:
+    """
+    Raises:
+        UserError: the folder cannot be written, the disk is full
+    """
+    target = out / PREDICTIONS
     try:
         out.mkdir(parents=True, exist_ok=True)
         with atomic_write(target, "w") as file:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..coco_table import _BOM, _objects, _sections
+from ..coco_table import BOM, objects_of, sections_of
 
 
 class Entries:
@@ -38,10 +38,10 @@ class Entries:
 
     @functools.cached_property
     def _raw(self) -> dict[str, list[Any]]:
-        content = Path(self._path).read_bytes().removeprefix(_BOM)
-        sections = _sections(content, self._path)
+        content = Path(self._path).read_bytes().removeprefix(BOM)
+        sections = sections_of(content, self._path)
         return {
-            name: _objects(sections[name], msgspec.Raw, name, self._path)
+            name: objects_of(sections[name], msgspec.Raw, name, self._path)
             for name in ("images", "annotations")
             if name in sections
         }

@@ -7,16 +7,14 @@ Masks are looked at in an even sample where a file has very many; what slips thr
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import DataError, UsageError
 from ..coco_table import CocoTable
 from ..records import table_of as read_table
-from ..registration import DATASETS_ENV, datasets_root, describe_unknown, locate_dataset
+from ..registration import describe_unknown, locate_dataset, require_files_of
 from .document import missing_crowd_flags
 from .facts import Settings
 from .findings import ERROR, WARNING, Report
@@ -64,7 +62,7 @@ def check_datasets(
         if location is None:
             continue
         json_file, image_root = location
-        _check_files_exist(name, json_file, image_root)
+        require_files_of(name)
         table = table_of(name) if table_of else read_table(json_file)
         _check_sections(table, name, needs_annotations=needs_annotations)
         settings = Settings(
@@ -103,30 +101,6 @@ def _stop_or_log(report: Report, name: str, fatal: set[str]) -> None:
             ", ".join(warnings),
             name,
         )
-
-
-def _check_files_exist(name: str, json_file: str, image_root: str) -> None:
-    missing = [path for path in (json_file, image_root) if not os.path.exists(path)]
-    if not missing:
-        return
-    root = Path(datasets_root())
-    message = f"data set {name!r}: {' and '.join(missing)} not found."
-    if all(Path(path).is_relative_to(root) for path in missing):
-        setting = os.environ.get(DATASETS_ENV)
-        how = f"{DATASETS_ENV}={setting}" if setting else f"{DATASETS_ENV} is not set"
-        state = "exists" if root.is_dir() else "does not exist"
-        message += (
-            f" Looked below {root.resolve()} ({how}), which {state}. Expected there:\n"
-            f"  {_relative(json_file, root)}\n  {_relative(image_root, root)}/<images>\n"
-            f"Set {DATASETS_ENV} to the folder that holds them."
-        )
-        if name.startswith("scenes"):
-            message += f" Or make them: mask-rcnn-ext scenes --out {root / 'scenes'} --images 2000"
-    raise DataError(message)
-
-
-def _relative(path: str, root: Path) -> str:
-    return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
 
 
 def _check_sections(table: CocoTable, name: str, *, needs_annotations: bool) -> None:

@@ -7,7 +7,7 @@ that serves, one in a cache otherwise. docs/datasets.md says how to describe one
 
 from __future__ import annotations
 
-from .catalog import load_records, locate_dataset
+from .catalog import load_records, locate_dataset, records_of, require_files_of
 from .classes import check_same_classes, class_names_of, keypoint_schema_of, num_classes_of
 from .paths import DATASETS_ENV, datasets_root
 from .sources import (
@@ -30,9 +30,11 @@ __all__ = [
     "load_records",
     "locate_dataset",
     "num_classes_of",
+    "records_of",
     "register_coco_dataset",
     "register_dataset",
     "register_from",
+    "require_files_of",
 ]
 
 register_shipped()

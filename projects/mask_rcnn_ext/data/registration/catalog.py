@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.catalog import Metadata
 
-from ...errors import UsageError, UserError
+from ...errors import DataError, UsageError, UserError
 from ..keypoint_schema import KeypointSchema, keypoints_of_categories
 from ..records import CocoRecords, load_coco_records, set_classes, table_of
 from ..spec import DatasetSpec
@@ -41,14 +41,21 @@ class RegisteredSet:
         self._state: Any = None  # of the file that the metadata were derived from
         self._derived: set[str] = set()
 
-    def __call__(self) -> Any:
+    def __call__(self) -> list[dict[str, Any]]:
+        """A list, as Detectron2 promises: its own code changes the dicts in place."""
+        return list(self.records())
+
+    def records(self) -> CocoRecords:
+        """The same as columns, for code of ours."""
         location = self.publish()
         require_files(self.spec, location)
         self.check_fixed_classes(location)
         self._forget()
+        metadata = MetadataCatalog.get(self.spec.name)
+        unknown = {key for key in _CLASSES if key not in metadata.__dict__}
         with _plain(self.spec.name):
             records = load_records(location.json_file, location.image_root, self.spec.name)
-        self._derived |= set(_CLASSES)
+        self._derived |= unknown  # what was there, from Detectron2 or by hand, stays
         return records
 
     def publish(self) -> Location:
@@ -71,8 +78,10 @@ class RegisteredSet:
         require_files(self.spec, location)
         table = table_of(location.json_file)
         if key in _CLASSES:
+            known = MetadataCatalog.get(self.spec.name).__dict__
+            unknown = {key for key in _CLASSES if key not in known}
             set_classes(self.spec.name, table)
-            self._derived |= set(_CLASSES)
+            self._derived |= unknown
         elif (schema := keypoints_of_categories(table.categories)) is not None:
             MetadataCatalog.get(self.spec.name).set(**keypoint_metadata(schema))
             self._derived |= set(_KEYPOINTS)
@@ -108,6 +117,14 @@ class RegisteredSet:
         self._derived.clear()
 
 
+class UnknownFact(DataError, AttributeError):
+    """Metadata that cannot be had, because the files cannot be read.
+
+    To hasattr() and .get() there is nothing, as before a set is loaded; whoever needs the value
+    gets the message for the user.
+    """
+
+
 class LazyMetadata(Metadata):
     """Metadata that look into the data when classes, files or keypoints are first asked for."""
 
@@ -119,8 +136,7 @@ class LazyMetadata(Metadata):
             with _plain(self.name):
                 entry.derive(key)
         except UserError as error:
-            # hasattr() and .get() are then told that there is nothing, as before a set is loaded.
-            raise AttributeError(f"{key} of data set {self.name!r}: {error}") from error
+            raise UnknownFact(str(error)) from error
         known = MetadataCatalog.get(self.name).__dict__  # of which this may be a copy
         return known[key] if key in known else super().__getattr__(key)
 
@@ -137,6 +153,15 @@ def _plain(name: str) -> Iterator[None]:
     finally:
         if outermost:
             _busy.discard(name)
+
+
+def records_of(name: str) -> Sequence[dict[str, Any]]:
+    """The records of a registered set: columns if it is registered here, else Detectron2's list."""
+    entry = entry_of(name)
+    if entry is not None:
+        return entry.records()
+    records: list[dict[str, Any]] = DatasetCatalog.get(name)
+    return records
 
 
 def entry_of(name: str) -> RegisteredSet | None:
@@ -163,6 +188,24 @@ def locate_dataset(name: str) -> tuple[str, str] | None:
     metadata = MetadataCatalog.get(name)
     json_file, image_root = metadata.get("json_file"), metadata.get("image_root")
     return (json_file, image_root) if json_file and image_root else None
+
+
+def require_files_of(name: str) -> None:
+    """Refuse a set whose annotation file or image folder is not there.
+
+    Raises:
+        DataError: says what was found instead
+    """
+    entry = entry_of(name)
+    if entry is not None:
+        require_files(entry.spec, entry.publish())
+        return
+    missing = [path for path in locate_dataset(name) or () if not os.path.exists(path)]
+    if missing:
+        raise DataError(
+            f"data set {name!r}: {' and '.join(missing)} not found, where the code that registered "
+            f"it looks (working directory {os.getcwd()})"
+        )
 
 
 def check_registration(spec: DatasetSpec) -> bool:

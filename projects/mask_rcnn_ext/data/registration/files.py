@@ -83,7 +83,10 @@ def require_files(spec: DatasetSpec, location: Location) -> None:
         (location.image_root, os.path.isdir),
     ):
         if not is_sound(path):
-            raise DataError(_missing(spec, path))
+            raise DataError(
+                f"{_missing(spec, path)}\nExpected:\n  {location.json_file}\n"
+                f"  {os.path.join(location.image_root, '<images>')}"
+            )
 
 
 def _locate_cityscapes(spec: DatasetSpec) -> Location:
@@ -175,6 +178,14 @@ def _read(spec: DatasetSpec, part: PartFiles) -> CocoImport:
     return IMPORTERS[spec.format].read(part.annotations, part.images, _options(spec))
 
 
+def _how_to_make(spec: DatasetSpec) -> str:
+    """The command that writes generated sets; "" for all others."""
+    if spec.folder is not None or spec.root not in ("scenes", "cityscapes_scenes"):
+        return ""
+    layout = " --layout cityscapes --size 256x512" if spec.root == "cityscapes_scenes" else ""
+    return f" Make them: mask-rcnn-ext scenes --out {root_of(spec)} --images 2000{layout}"
+
+
 def _missing(spec: DatasetSpec, path: str) -> str:
     what = "not found"
     if os.path.isdir(path):
@@ -183,4 +194,6 @@ def _missing(spec: DatasetSpec, path: str) -> str:
         what = "is not what was expected there"
     where = f" ({spec.where})" if spec.where else ""
     found = "" if os.path.exists(path) else f" {found_instead(path)}"
-    return f"data set {spec.name!r}{where}: {path} {what}.{found}{root_hint(spec)}"
+    return (
+        f"data set {spec.name!r}{where}: {path} {what}.{found}{root_hint(spec)}{_how_to_make(spec)}"
+    )

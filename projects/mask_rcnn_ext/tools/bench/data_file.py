@@ -86,10 +86,11 @@ def _annotations(
             "id": start + k + 1,
         }
         if (start + k) % 100 == 0:
-            runs = [1000, 40] * 295
+            # The upper 40 rows of 295 columns, from the third column on.
+            runs = [480 * 2, 40, *[440, 40] * 294]
             runs.append(480 * 640 - sum(runs))
             annotation["segmentation"] = {"size": [480, 640], "counts": runs}
-            annotation["iscrowd"] = 1
+            annotation |= {"iscrowd": 1, "bbox": [2, 0, 295, 40], "area": 295 * 40}
         yield annotation
 
 

@@ -27,6 +27,7 @@ from pycocotools.cocoeval import COCOeval
 from ...evaluation.coco_backends import Arrays, choose_backend
 from ...evaluation.coco_metrics import evaluate_coco
 from ...evaluation.coco_truth import GroundTruth
+from .masks import Side
 from .timing import Spread, clock, environment, megabytes, peak_memory, say, table
 
 _SEED = 0
@@ -42,21 +43,6 @@ _JITTER = 0.12  # of the detections' edges, in sides
 _OTHER_CLASS, _OTHER_IMAGE = 0.2, 0.05  # shares of the detections
 
 Json = dict[str, Any]
-
-
-@dataclass
-class Side:
-    """What one of the two did: seconds of each repeat, peak bytes of one call."""
-
-    seconds: list[float] = field(default_factory=list)
-    memory: float | None = None
-
-    def as_json(self) -> Json:
-        return {
-            "seconds": self.seconds,
-            **Spread.of(self.seconds).as_json(),
-            "peak_bytes": self.memory,
-        }
 
 
 @dataclass

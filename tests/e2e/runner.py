@@ -1,0 +1,48 @@
+"""train_net.py in a process of its own, on a model and a schedule that take seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CONFIG = "configs/quickstart/mask_rcnn_R_18_FPN_scenes.yaml"
+TINY = {
+    "MODEL.DEVICE": "cpu",
+    "SOLVER.IMS_PER_BATCH": "2",
+    "SOLVER.MAX_ITER": "3",
+    "SOLVER.BASE_LR": "0.001",
+    "SOLVER.CHECKPOINT_PERIOD": "2",
+    "INPUT.MIN_SIZE_TRAIN": "(64,)",
+    "INPUT.MIN_SIZE_TEST": "64",
+    "DATALOADER.NUM_WORKERS": "1",
+    "TEST.SAMPLE_PICTURES": "2",
+    "TEST.SAMPLE_SCORE_THRESH": "0.0",
+    "SEED": "7",
+}
+
+
+class Runner:
+    def __init__(self, root: Path, datasets: Path, out: Path):
+        self.root, self.datasets, self.out = root, datasets, out
+
+    def command(self, *flags: str, config: str = CONFIG, **overrides: str) -> list[str]:
+        settings = TINY | {"OUTPUT_DIR": str(self.out)}
+        settings |= {key.replace("__", "."): value for key, value in overrides.items()}
+        words = [word for pair in settings.items() for word in pair]
+        return [sys.executable, "train_net.py", "--config-file", config, *flags, *words]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"DETECTRON2_DATASETS": str(self.datasets), "OMP_NUM_THREADS": "1"}
+
+    def __call__(self, *flags: str, **kwargs: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            self.command(*flags, **kwargs),
+            cwd=self.root,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )

@@ -323,6 +323,7 @@ BROKEN = [
            WHERE + "its area is 4000, the mask has about 320 px"),
     Broken("crowd-flag", "error", put(FIRST + ".iscrowd", 2), WHERE + "has iscrowd 2, expected"),
     Broken("crowd-flag", "error", put(FIRST + ".iscrowd", None), WHERE + "has iscrowd None"),
+    Broken("ignore-flag", "error", put(FIRST + ".ignore", 1), WHERE + 'has "ignore" set'),
     Broken("crowd-missing", "warning", put(FIRST + ".iscrowd", ...), "1 of 7 annotations lack isc"),
     Broken("only-crowds", "error", each("annotations", lambda a: a.update(iscrowd=1)),
            "all annotations are crowds", also=("class-without-objects", "images-without-objects")),

@@ -57,7 +57,8 @@ def table(tmp_path):
 
 
 def test_columns(table):
-    found = table(content([annotation(5), annotation(6, image_id=9, iscrowd=1, category_id=1)]))
+    other = annotation(6, image_id=9, iscrowd=1, category_id=1, ignore=1)
+    found = table(content([annotation(5), other]))
     assert (found.num_images, found.num_annotations) == (2, 2)
     assert found.keys == ("images", "categories", "annotations")
     assert [found.file_name(i) for i in range(2)] == ["b/ü.png", "a.png"]
@@ -69,6 +70,7 @@ def test_columns(table):
     assert found.boxes.tolist() == [[1, 2, 4, 4.5]] * 2
     assert found.areas.tolist() == [18, 18]
     assert found.crowd.tolist() == [0, 1]
+    assert found.ignored.tolist() == [False, True]
     assert found.num_keypoints.tolist() == [-1, -1]
     assert found.segmentation(0) == SQUARE
     assert found.keypoints(0) is None

@@ -89,8 +89,9 @@ def test_contours_have_the_full_colour():
     bits[20:80, 20:80] = True
     bits[40:60, 40:60] = False
     drawn = draw_instances(np.zeros((100, 100, 3), np.uint8), [Drawn(bits, (0, 0, 0, 0), "", 0)])
-    assert (drawn[20, 50] == class_colour(0)).all()
-    assert (drawn[39, 50] == class_colour(0)).all(), "the hole has one, too"
+    inside, colour = drawn[30, 50].sum(), sum(class_colour(0))
+    assert drawn[20, 50].sum() > 0.85 * colour > 1.5 * inside
+    assert drawn[39, 50].sum() > 0.85 * colour, "the hole has one, too"
     assert not drawn[50, 50].any()
 
 

@@ -48,6 +48,7 @@ class _Annotation(msgspec.Struct, gc=False):
     bbox: Any = None
     area: Any = None
     iscrowd: Any = 0
+    ignore: Any = 0
     num_keypoints: Any = None
     segmentation: msgspec.Raw = _NULL
     keypoints: msgspec.Raw = _NULL
@@ -97,6 +98,7 @@ class CocoTable:
             than four numbers
         areas: (A,) float64, pixels; NaN for anything else than a number
         crowd: (A,) int8, 0 or 1; -1 for anything else than 0, 1, false, true
+        ignored: (A,) bool, whether a key "ignore" (not COCO's own) is set
         num_keypoints: (A,) int64, -1 for anything else than a whole number
         segmentation_kind: (A,) int8, NO_SEGMENTATION (missing, null or an empty list), POLYGONS
             (a list of lists), RLE (counts are a string), RLE_LIST (a list), FLAT (one list of
@@ -118,6 +120,7 @@ class CocoTable:
         self.boxes: np.ndarray = np.zeros((0, 4))
         self.areas: np.ndarray = np.zeros(0)
         self.crowd: np.ndarray = np.zeros(0, np.int8)
+        self.ignored: np.ndarray = np.zeros(0, bool)
         self.num_keypoints: np.ndarray = np.zeros(0, np.int64)
         self.segmentation_kind: np.ndarray = np.zeros(0, np.int8)
         self._file_names = Texts([])
@@ -274,7 +277,7 @@ def _read_annotations(
         if any(part.dtype == object for part in parts):
             parts = [part.astype(object) for part in parts]
         setattr(table, name, np.concatenate(parts))
-    for name in ("boxes", "areas", "crowd", "num_keypoints", "segmentation_kind"):
+    for name in ("boxes", "areas", "crowd", "ignored", "num_keypoints", "segmentation_kind"):
         setattr(table, name, np.concatenate([column[name] for column in columns]))
     table._segmentations = Texts.joined([column["segmentations"] for column in columns])
     table._keypoints = Texts.joined([column["keypoints"] for column in columns])
@@ -290,6 +293,7 @@ def _columns(entries: list[_Annotation]) -> dict[str, Any]:
         "boxes": _boxes([entry.bbox for entry in entries]),
         "areas": np.array([_number(entry.area) for entry in entries], np.float64),
         "crowd": np.array([_flag(entry.iscrowd) for entry in entries], np.int8),
+        "ignored": np.array([bool(entry.ignore) for entry in entries], bool),
         "num_keypoints": np.array([_whole(entry.num_keypoints) for entry in entries], np.int64),
         "segmentation_kind": np.array([kind for kind, _ in shapes], np.int8),
         "segmentations": Texts([text for _, text in shapes]),

@@ -197,8 +197,7 @@ def _figures(
     comparison: Comparison, records: Records, settings: Settings, tell: _Steps
 ) -> list[Json]:
     cases = {
-        name: at_thresholds(records, thresholds)
-        for name, thresholds in FIGURE_THRESHOLDS.items()
+        name: at_thresholds(records, thresholds) for name, thresholds in FIGURE_THRESHOLDS.items()
     }
     own, found = comparison.objects.area, comparison.detections.area
     for name, (low, high) in _SIZES.items():

@@ -92,7 +92,7 @@ def draw_instances(
         _draw_mask(canvas, instance, scale, alpha, unit)
     for instance in instances:
         x0, y0, x1, y1 = (_drawable(edge * scale) for edge in instance.box)
-        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), instance.colour, round(unit), cv2.LINE_AA)
+        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), instance.colour, round(unit))
     for instance in instances:
         _draw_keypoints(canvas, instance, scale, unit)
     _draw_labels(canvas, instances, scale, unit)
@@ -100,8 +100,8 @@ def draw_instances(
 
 
 def _drawable(value: float) -> int:
-    """OpenCV draws within 16 bits and a few more; what is far outside is not seen anyway."""
-    return round(min(max(value, -1e6), 1e6))
+    """A whole number that OpenCV can draw with; what is far outside is not seen anyway."""
+    return round(min(max(value, -30000), 30000))
 
 
 def _draw_mask(

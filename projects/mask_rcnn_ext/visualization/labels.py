@@ -28,6 +28,7 @@ def place_labels(
         a line should lead there; None where no place is free. No two places overlap
     """
     boxes, sizes = np.asarray(boxes, float).reshape(-1, 4), np.asarray(sizes).reshape(-1, 2)
+    boxes = boxes.clip(0, [picture[1], picture[0], picture[1], picture[0]])
     extent = np.maximum(boxes[:, 2:] - boxes[:, :2], 1)
     areas = extent.prod(axis=1)
     taken = np.zeros((0, 4))

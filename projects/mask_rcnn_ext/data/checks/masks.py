@@ -283,6 +283,13 @@ def crowds(facts: Facts) -> Iterator[Defect]:
         "Anything else than 0 is left out of training: write 0 for an object, 1 for a crowd; "
         "`--fix` does where it is clear.",
     )
+    yield facts.annotations(
+        "ignore-flag",
+        ERROR,
+        table.ignored & (table.crowd != 1),
+        'has "ignore" set, which is none of COCO\'s keys: training would take it for an object',
+        "Write iscrowd 1 for a region that is to be left out, or take the annotation out.",
+    )
     if table.num_annotations and (table.crowd == 1).all():
         yield facts.file(
             "only-crowds",

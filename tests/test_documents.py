@@ -23,8 +23,9 @@ FOLDERS = ("projects", "configs", "datasets", "docs", "tests", "third_party", "o
 
 def _commands(text: str) -> list[str]:
     """Lines of fenced blocks, continued lines joined, comments dropped."""
-    blocks = re.findall(r"```(?:bash|sh|console)?\n(.*?)```", text, re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    blocks = re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL)
+    shell = [block for language, block in blocks if language in ("", "bash", "sh", "console")]
+    lines = "\n".join(shell).replace("\\\n", " ").splitlines()
     return [line.split(" #")[0].strip() for line in lines if line.strip()]
 
 

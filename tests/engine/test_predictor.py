@@ -207,3 +207,9 @@ def test_a_config_object_is_left_as_it_was(files):
     assert cfg.dump() == before
     assert predictor.cfg.TEST.DETECTIONS_PER_IMAGE == 7
     assert predictor.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST == 0.3
+
+
+def test_it_is_a_name_of_the_package():
+    import mask_rcnn_ext
+
+    assert mask_rcnn_ext.Predictor is Predictor

@@ -121,7 +121,7 @@ def test_lines_and_letters_grow_with_the_picture(side):
     inked = (drawn != GRAY).any(axis=2)
     row = inked[int(0.4 * side)]
     line = row.sum() / 2
-    assert line == (1 if side == 800 else 4)
+    assert (line == 1) if side == 800 else (3 <= line <= 5)
     label = inked[: int(0.2 * side)].any(axis=1).sum()
     assert 0.012 < label / side < 0.03
 

@@ -16,7 +16,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from ..config import load_config, names_key
+from ..config import find_config, load_config, names_key
 from ..data.checks import check_datasets
 from ..data.proposals import check_proposal_files
 from ..data.records import table_of
@@ -35,6 +35,8 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, dict[str, str]]:
     Raises:
         UserError: anything that would stop the run later, with what to do
     """
+    # A config of the package has its name from any folder; Detectron2 opens the file once more.
+    args.config_file = str(find_config(args.config_file))
     cfg = load_config(args.config_file, args.opts)
     check_device(cfg.MODEL.DEVICE, args.num_gpus)
     check_output_dir(cfg.OUTPUT_DIR, starts_anew=not (args.resume or args.eval_only))

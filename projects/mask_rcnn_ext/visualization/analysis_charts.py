@@ -73,7 +73,7 @@ def curve_chart(
         small: for one of many
     """
     width, height = (210.0, 168.0) if small else (400.0, 300.0)
-    left, bottom, top, right = (30.0, 30.0, 6.0, 10.0) if small else (44.0, 42.0, 8.0, 14.0)
+    left, bottom, top, right = (26.0, 30.0, 6.0, 12.0) if small else (44.0, 42.0, 8.0, 14.0)
     wide, high = width - left - right, height - top - bottom
 
     def x_at(value: float) -> float:
@@ -92,8 +92,9 @@ def curve_chart(
         parts.append(tag("text", tick, x=x, y=top + high + 13, class_="tick middle"))
     middle = left + wide / 2
     parts.append(tag("text", x_title, x=middle, y=height - 4, class_="axis middle"))
-    turn = f"translate(11 {top + high / 2:.1f}) rotate(-90)"
-    parts.append(tag("text", y_title, transform=turn, class_="axis middle"))
+    if not small:  # its caption says it
+        turn = f"translate(11 {top + high / 2:.1f}) rotate(-90)"
+        parts.append(tag("text", y_title, transform=turn, class_="axis middle"))
     for line in lines:
         points = [
             f"{x_at(x):.1f} {y_at(y):.1f}" for x, y in zip(line.x, line.y, strict=True)
@@ -119,6 +120,7 @@ def strip(
     reference: float | None = None,
     least: float = 0.0,
     most: float = 100.0,
+    steps: int = 5,
 ) -> Markup:
     """Values of one row as dots on a line; beside the numbers, so hidden from screen readers.
 
@@ -127,6 +129,7 @@ def strip(
         interval: drawn as a bar behind them
         reference: drawn as a line across
         least, most: ends of the line
+        steps: parts that a grid divides it into
     """
     wide, middle = STRIP - 2 * _EDGE, _STRIP_HEIGHT / 2
 
@@ -134,8 +137,8 @@ def strip(
         share = (value - least) / ((most - least) or 1.0)
         return _EDGE + wide * min(max(share, 0.0), 1.0)
 
-    steps = [at(least + (most - least) * k / 5) for k in range(6)]
-    grid = "".join(f"M{x:.1f} 0V{_STRIP_HEIGHT}" for x in steps)
+    lines = [at(least + (most - least) * k / steps) for k in range(steps + 1)]
+    grid = "".join(f"M{x:.1f} 0V{_STRIP_HEIGHT}" for x in lines)
     parts = [tag("path", d=grid, class_="grid")]
     if reference is not None:
         line = f"M{at(reference):.1f} 0V{_STRIP_HEIGHT}"
@@ -159,15 +162,14 @@ def strip(
     return tag("svg", *parts, viewBox=view, class_="strip", aria_hidden="true")
 
 
-def strip_axis(least: float = 0.0, most: float = 100.0, sign: bool = False) -> Markup:
-    """Numbers above a column of strips."""
+def strip_axis(least: float = 0.0, most: float = 100.0, steps: int = 5) -> Markup:
+    """Numbers above a column of strips; with their signs if there are negative ones."""
     parts = []
-    for k in range(6):
-        value = least + (most - least) * k / 5
-        words = f"{value:+.3g}" if sign and value else f"{value:.3g}"
-        x = _EDGE + (STRIP - 2 * _EDGE) * k / 5
-        place = "start" if k == 0 else "end" if k == 5 else "middle"
-        x = 0.0 if k == 0 else STRIP if k == 5 else x
+    for k in range(steps + 1):
+        value = least + (most - least) * k / steps
+        words = (f"{value:+.3g}" if least < 0 and value else f"{value:.3g}").replace("-", "−")
+        place = "start" if k == 0 else "end" if k == steps else "middle"
+        x = {"start": 0.0, "end": STRIP}.get(place, _EDGE + (STRIP - 2 * _EDGE) * k / steps)
         parts.append(tag("text", words, x=x, y=11, class_=f"tick {place}"))
     return tag("svg", *parts, viewBox=f"0 0 {STRIP} 14", class_="strip", aria_hidden="true")
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -338,7 +339,7 @@ def _errors(comparison: Comparison, report: ErrorReport, task: str) -> Json:
                 "gain": None if ap is None or base is None else ap - base,
             }
         )
-    names = [one["kind"] for one in kinds if one["count"] is not None]
+    names = [str(one["kind"]) for one in kinds if one["count"] is not None]
     per_class = [
         {"name": name, "category_id": key, **{n: int(report.counts[n][k]) for n in names}}
         for k, (name, key) in enumerate(
@@ -400,7 +401,9 @@ def _notes(
     stats = {one["name"]: _nan(one["value"]) for one in figures}
     by_class = {one["name"]: _nan(one["AP"]) for one in per_class}
     objects = [one["objects"] for one in per_class]
-    return notes_on_problem(problem, truth, objects) + notes_on_figures(stats, by_class, truth.name)
+    name = Path(truth.name).name
+    truth = replace(truth, name=name)
+    return notes_on_problem(problem, truth, objects) + notes_on_figures(stats, by_class, name)
 
 
 def _nan(value: float | None) -> float:

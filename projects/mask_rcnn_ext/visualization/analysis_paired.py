@@ -48,9 +48,9 @@ def paired_numbers(
     """
     figures = []
     for name in PAIRED_FIGURES:
-        both = [at_thresholds(records, FIGURE_THRESHOLDS[name]) for records in (other, own)]
-        test = paired_test(*both, draws=draws, level=level, seed=seed, progress=progress)
-        before, after = (_ap(PrecisionCurves(one).precision()) for one in both)
+        first, second = (at_thresholds(one, FIGURE_THRESHOLDS[name]) for one in (other, own))
+        test = paired_test(first, second, draws=draws, level=level, seed=seed, progress=progress)
+        before, after = (_ap(PrecisionCurves(one).precision()) for one in (first, second))
         difference = test.difference
         figures.append(
             {
@@ -95,7 +95,7 @@ def verdict(test: PairedTest, figure: str, names: tuple[str, str], draws: int) -
     word = "better" if difference.value > 0 else "worse"
     seen = (
         f"{names[0]} has {size:.1f} {figure} {'more' if difference.value > 0 else 'less'} than "
-        f"{names[1]}, with {level:.0%} of the draws from {low:+.1f} to {high:+.1f}"
+        f"{names[1]}, with {level:.0%} of the draws of images from {low:+.1f} to {high:+.1f}"
     )
     chance = f"p = {test.p_value:.3g} from {draws} random swaps of the two runs' images"
     if clear and rare:

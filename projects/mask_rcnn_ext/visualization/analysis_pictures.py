@@ -5,7 +5,8 @@ Frame: pixels of the image, x to the right, y down.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from PIL import Image
 from ..data.coco_table import CocoTable
 from ..data.mappers.images import read_image
 from ..data.mask_windows import WindowMaker
-from ..evaluation.analysis import Comparison, ErrorReport, Records
+from ..evaluation.analysis import Records
 from ..evaluation.analysis.errors import KINDS, NO_ERROR
+from .analysis_numbers import Analysis
 from .draw import Drawn, draw_instances
 from .html import picture_uri
 
 LONGEST = 640  # pixels of an embedded picture's longer side
+_SHOWN_LONGEST, _SHOWN_HEIGHT = 570, 430  # CSS pixels of a picture on the page, at most
 WORDS = {
     "duplicate": "duplicate",
     "classification": "wrong class",
@@ -68,22 +71,76 @@ class ImageScores:
         return [int(i) for i in order if self.f1[i] > 0][:count]
 
 
+@dataclass(frozen=True)
+class Extremes:
+    """The worst and the best images.
+
+    Attributes:
+        numbers: of both, what the images are and what was found
+        worst, best: what `PairMaker` returns, in the same order
+    """
+
+    numbers: dict[str, list[Json]]
+    worst: list[Json]
+    best: list[Json]
+
+
+def draw_extremes(
+    analysis: Analysis,
+    table: CocoTable,
+    image_root: str,
+    count: int,
+    progress: Callable[[int, int], None],
+) -> Extremes:
+    """
+    Args:
+        analysis: of one task
+        table: the ground truth
+        image_root: folder of its images
+        count: how many of each at most; none is among both
+        progress: called with (images drawn, of how many)
+    """
+    scores = ImageScores(analysis.records, analysis.score)
+    worst = scores.worst(count)
+    best = [i for i in scores.best(2 * count) if i not in worst][:count]
+    make = PairMaker(analysis, table, image_root)
+    drawn: dict[int, Json] = {}
+    for image in (*worst, *best):
+        drawn[image] = make(image)
+        progress(len(drawn), len(worst) + len(best))
+    numbers = {
+        kind: [
+            {
+                "image_id": analysis.comparison.image_ids[i],
+                "file_name": make.file_name(i),
+                "right": int(scores.right[i]),
+                "wrong": int(scores.wrong[i]),
+                "missed": int(scores.missed[i]),
+                "f1": 100 * float(scores.f1[i]),
+                "note": drawn[i]["note"],
+            }
+            for i in images
+        ]
+        for kind, images in (("worst", worst), ("best", best))
+    }
+    return Extremes(numbers, [drawn[i] for i in worst], [drawn[i] for i in best])
+
+
 class PairMaker:
     """Draws an image twice: its objects, and what was found."""
 
-    def __init__(
-        self,
-        comparison: Comparison,
-        records: Records,
-        errors: ErrorReport,
-        score: float,
-        table: CocoTable,
-        image_root: str,
-    ):
-        self._comparison, self._records, self._errors = comparison, records, errors
-        self._score, self._table, self._root = score, table, image_root
-        rows = table.image_ids.tolist()
-        self._rows = {key: rows.index(key) for key in comparison.image_ids}
+    def __init__(self, analysis: Analysis, table: CocoTable, image_root: str):
+        """
+        Args:
+            analysis: of one task
+            table: the ground truth
+            image_root: folder of its images
+        """
+        self._comparison, self._records = analysis.comparison, analysis.records
+        self._errors, self._score = analysis.errors, analysis.score
+        self._table, self._root = table, image_root
+        # Of images with one id the first, as in the comparison.
+        self._rows = {key: row for row, key in reversed([*enumerate(table.image_ids.tolist())])}
 
     def file_name(self, image: int) -> str:
         return self._table.file_name(self._rows[self._comparison.image_ids[image]])
@@ -93,12 +150,14 @@ class PairMaker:
         Args:
             image: index in the comparison
         Returns:
-            truth and prediction as data: addresses; note, what is wrong with the file, or ""
+            truth and prediction as data: addresses; css_width, of each on the page; note, what is
+            wrong with the file, or ""
         """
         size = tuple(max(int(side), 1) for side in self._comparison.image_sizes[image])
         pixels, note = self._read(self.file_name(image), size)
         scale = LONGEST / max(size)
-        pair = {"note": note}
+        shown = min(_SHOWN_LONGEST / max(size), _SHOWN_HEIGHT / size[0])
+        pair: Json = {"note": note, "css_width": round(shown * size[1])}
         for key, drawn in (("truth", self._objects(image)), ("found", self._detections(image))):
             order = sorted(drawn, key=lambda one: -_area(one.box))[:_MOST_DRAWN]
             pair[key] = picture_uri(draw_instances(pixels, order, scale=scale), LONGEST)
@@ -108,11 +167,11 @@ class PairMaker:
         blank = np.full((*size, 3), _GREY, np.uint8)
         path = Path(self._root) / name
         if not name or not path.is_file():
-            return blank, f"there is no file {path}" if name else "it has no file name"
+            return blank, "there is no such file" if name else "it has no file name"
         try:
             pixels = np.ascontiguousarray(read_image(str(path), "RGB"))
         except _UNREADABLE as error:
-            return blank, f"{path} does not decode: {error}"
+            return blank, f"the file does not decode: {error}"
         if pixels.shape[:2] != tuple(size):
             height, width = pixels.shape[:2]
             return blank, (

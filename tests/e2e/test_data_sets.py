@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,23 +19,57 @@ def _results(runner: Runner) -> dict[str, float]:
     return json.loads((runner.out / "results.json").read_text())
 
 
-def test_streets_in_cityscapes_layout(repo_root, tmp_path):
-    root = tmp_path / "data"
-    splits = {"train": 6, "val": 3}
+STREETS = {
+    "DATASETS__TRAIN": "('cityscapes_scenes_train',)",
+    "DATASETS__TEST": "('cityscapes_scenes_val',)",
+    "MODEL__ROI_HEADS__NUM_CLASSES": "8",
+    "MODEL__ROI_HEADS__SCORE_THRESH_TEST": "0.0",
+    "INPUT__MAPPER": "CityscapesMapper",
+    "TEST__CITYSCAPES_SUBMISSION": "True",
+}
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory) -> Runner:
+    """A run on streets in Cityscapes' layout, trained and evaluated."""
+    folder = tmp_path_factory.mktemp("streets")
+    root = folder / "data"
+    splits = {"train": 6, "val": 5}
     generate_splits(
         root / "cityscapes_scenes", splits, (64, 128), 5, 1, progress=False, layout="cityscapes"
     )
-    runner = Runner(repo_root, root, tmp_path / "out")
-    result = runner(
-        DATASETS__TRAIN="('cityscapes_scenes_train',)",
-        DATASETS__TEST="('cityscapes_scenes_val',)",
-        MODEL__ROI_HEADS__NUM_CLASSES="8",
-        INPUT__MAPPER="CityscapesMapper",
-    )
+    runner = Runner(Path(__file__).resolve().parents[2], root, folder / "out")
+    result = runner(**STREETS)
     assert result.returncode == 0, result.stdout + result.stderr
-    figures = _results(runner)
-    assert {"segm/AP", "bbox/AP", "cityscapes/AP", "cityscapes/AP50"} <= set(figures)
-    assert (runner.out / "samples.png").is_file()
+    return runner
+
+
+def test_streets_in_cityscapes_layout(streets):
+    assert {"segm/AP", "bbox/AP", "cityscapes/AP", "cityscapes/AP50"} <= set(_results(streets))
+    assert (streets.out / "samples.png").is_file()
+
+
+def test_streets_evaluated_by_one_process_and_by_two(streets, tmp_path):
+    """The same figures, the same detections, and the benchmark's submission."""
+    both = [_evaluated(streets)]
+    runner = Runner(streets.root, streets.datasets, tmp_path / "two")
+    weights = str(streets.out / "model_final.pth")
+    result = runner("--eval-only", "--num-gpus", "2", **STREETS, MODEL__WEIGHTS=weights)
+    assert result.returncode == 0, result.stdout + result.stderr
+    both.append(_evaluated(runner))
+    one, two = both
+    assert one[1] == two[1] != []
+    assert one[2] == two[2]
+    assert sum(name.endswith(".txt") for name in one[2]) == 5
+    assert one[0] == pytest.approx(two[0], nan_ok=True)
+
+
+def _evaluated(runner: Runner) -> tuple[dict[str, float], list, dict[str, bytes]]:
+    folder = runner.out / "inference" / "cityscapes_scenes_val"
+    found = json.loads((folder / "coco_instances_results.json").read_text())
+    found.sort(key=lambda one: (one["image_id"], one["bbox"], one["score"]))
+    submission = {p.name: p.read_bytes() for p in sorted((folder / "submission").rglob("*.*"))}
+    return _results(runner), found, submission
 
 
 @pytest.fixture

@@ -46,7 +46,9 @@ def truth(height: int, width: int, boxes: list[list[float]] | None = None) -> In
 
 @pytest.fixture(scope="module")
 def fpn(tmp_path_factory):
-    return load(tmp_path_factory.mktemp("fpn"))
+    # Anchors that lie close together: suppression has something to do.
+    sizes = ("MODEL.ANCHOR_GENERATOR.SIZES", "[[30], [40], [56], [72]]")
+    return load(tmp_path_factory.mktemp("fpn"), sizes)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def test_sizes(stages):
 
 
 def test_anchors_lie_around_their_cells(stages):
-    sizes = [10, 20, 40, 72]
+    sizes = [30, 40, 56, 72]
     for level, size in zip(stages.anchors, sizes, strict=True):
         rows, columns, per_cell, _ = level.anchors.shape
         assert level.logits.shape == (rows, columns, per_cell)
@@ -111,6 +113,8 @@ def test_proposals_are_the_candidates_that_survive_nms(fpn, features, stages):
     assert torch.equal(stages.proposals.logits, found.objectness_logits)
 
     before, after = stages.before_nms, stages.proposals
+    candidates = sum(min(300, level.logits.numel()) for level in stages.anchors)
+    assert candidates * 0.95 < len(before.logits) <= candidates, "all but those outside the image"
     assert (before.logits.diff() <= 0).all()
     kept = []
     for level in range(len(stages.anchors)):
@@ -196,6 +200,18 @@ def test_the_points_on_the_page_are_those_that_the_roi_layer_reads(stages):
     assert layer["branch"] == "mask"
     assert layer["bins"] == [14, 14]
     assert torch.allclose(read_at(stages.pooled.features, layer), stages.pooled.pooled, atol=1e-4)
+
+
+def test_the_points_on_a_coarser_level(tmp_path, image):
+    trained = load(tmp_path)
+    heads = trained.model.roi_heads
+    heads.box_pooler.canonical_box_size = heads.mask_pooler.canonical_box_size = 10
+    found = collect_stages(trained.model, trained.input_of(image))
+    assert found.pooled.level > 0
+    assert found.rois.levels.max() > 0
+    layer = numbers_of(found, CLASSES, top=5, masks=5)["roi_layer"]
+    assert layer["level"] == found.mask_layer.feature_names[found.pooled.level]
+    assert torch.allclose(read_at(found.pooled.features, layer), found.pooled.pooled, atol=1e-4)
 
 
 def test_masks_of_sampled_rois_beside_their_targets(fpn, features, stages):

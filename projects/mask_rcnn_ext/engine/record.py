@@ -28,6 +28,7 @@ _PACKAGES = (
     "numpy",
     "opencv-python",
     "pycocotools",
+    "hotcoco",
     "fvcore",
     "pillow",
     "mask_rcnn_ext",

@@ -35,13 +35,15 @@ from .interrupt import StopOnCtrlC
 def _coco_evaluator(cfg: CfgNode, dataset_name: str, suffix: str = "") -> DatasetEvaluator:
     tasks = ["bbox"]
     tasks += ["segm"] if cfg.MODEL.MASK_ON else []
+    tasks += ["boundary"] if cfg.TEST.BOUNDARY_AP else []
     tasks += ["keypoints"] if cfg.MODEL.KEYPOINT_ON else []
     return CocoEvaluator(
         dataset_name,
-        output_dir=os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name + suffix),
+        output_dir=_inference_folder(cfg, dataset_name + suffix),
         max_dets_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
         tasks=tuple(tasks),
         kpt_oks_sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),
+        backend=cfg.TEST.COCO_BACKEND,
     )
 
 
@@ -50,8 +52,24 @@ def _cityscapes_evaluator(cfg: CfgNode, dataset_name: str, suffix: str = "") -> 
     coco = _coco_evaluator(cfg, dataset_name, suffix)
     if not cfg.MODEL.MASK_ON:
         return coco
-    files = [record["file_name"] for record in records_of(dataset_name)]
-    return DatasetEvaluators([coco, CityscapesEvaluator(dataset_name, image_files=files)])
+    submission = None
+    if cfg.TEST.CITYSCAPES_SUBMISSION:
+        submission = _inference_folder(cfg, dataset_name + suffix) + "/submission"
+    records = records_of(dataset_name)
+    has_truth = any(record["annotations"] for record in records)
+    if not has_truth and submission is None:
+        return coco
+    cityscapes = CityscapesEvaluator(
+        dataset_name,
+        image_files=[record["file_name"] for record in records],
+        submission_dir=submission,
+        figures=has_truth,
+    )
+    return DatasetEvaluators([coco, cityscapes])
+
+
+def _inference_folder(cfg: CfgNode, name: str) -> str:
+    return os.path.join(cfg.OUTPUT_DIR, "inference", name)
 
 
 # MetadataCatalog's evaluator_type -> evaluator; a new kind of data set adds a line.

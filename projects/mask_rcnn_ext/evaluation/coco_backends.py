@@ -105,7 +105,9 @@ def _hotcoco(problem: Problem) -> Json:
     _set_parameters(evaluation.params, problem)
     evaluation.evaluate()
     evaluation.accumulate()
-    return evaluation.eval
+    arrays: Json | None = evaluation.eval
+    assert arrays is not None, "accumulate() fills it"
+    return arrays
 
 
 def _pycocotools(problem: Problem) -> Json:

@@ -8,12 +8,26 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import exit_code_of
-from . import bench, data, predict, quickstart, scenes, train, weights
+from . import (
+    analyze,
+    bench,
+    data,
+    evaluate,
+    inspect_verb,
+    predict,
+    quickstart,
+    scenes,
+    train,
+    weights,
+)
 
 PROGRAM = "mask-rcnn-ext"
 VERBS = {
+    "analyze": analyze,
     "bench": bench,
     "data": data,
+    "eval": evaluate,
+    "inspect": inspect_verb,
     "predict": predict,
     "quickstart": quickstart,
     "scenes": scenes,

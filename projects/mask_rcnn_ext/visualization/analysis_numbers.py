@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,9 @@ import numpy as np
 from ..data.coco_table import CocoTable
 from ..errors import UsageError
 from ..evaluation.analysis import (
-    IOU_THRESHOLDS,
     Comparison,
     Curve,
     ErrorReport,
-    Interval,
-    OperatingPoint,
-    Part,
     PrecisionCurves,
     Records,
     average_precision,
@@ -31,10 +27,8 @@ from ..evaluation.analysis import (
     by_count,
     by_occlusion,
     compare,
-    confusion_matrix,
     error_report,
     match_detections,
-    negative_images,
     precision_recall_curves,
 )
 from ..evaluation.coco_backends import Problem
@@ -42,20 +36,28 @@ from ..evaluation.coco_metrics import caps_for
 from ..evaluation.coco_notes import notes_on_figures, notes_on_problem
 from ..evaluation.coco_truth import GroundTruth
 from .analysis_paired import FIGURE_THRESHOLDS, PAIRED_FIGURES, at_thresholds, paired_numbers
+from .analysis_sections import (
+    FOUND,
+    NEAR,
+    confusion_numbers,
+    curve_numbers,
+    error_numbers,
+    interval,
+    negative_numbers,
+    operating_point,
+    part_numbers,
+    percent,
+)
 
 Json = dict[str, Any]
 # Called with (draws done, of how many).
 Progress = Callable[[int, int], None]
 
 LEVEL = 0.95
-FOUND = 0.5  # IoU of everything that is not an AP over several
-_NEAR = 0.1
 _SIZES = {"APs": (0.0, 32.0**2), "APm": (32.0**2, 96.0**2), "APl": (96.0**2, 1e10)}
 _COUNTS = (1, 2, 5, 10, 20)
-_SCORES = (0.05, 0.25, 0.5, 0.75, 0.9)
 _FALLBACK = 0.5  # least score of a detection that is looked at, where no best one is known
 _CURVES = 12  # classes that get a curve of their own
-_POINTS = 160  # of a curve; more could not be seen
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def analyse(
     tell = _Steps(steps * settings.draws, progress)
     figures = _figures(comparison, records, settings, tell)
     per_class = _per_class(comparison, records, curves.categories, score)
-    errors = error_report(comparison, FOUND, _NEAR)
+    errors = error_report(comparison, FOUND, NEAR)
     rival = None
     if other is not None:
         rival = match_detections(compare(table, other, settings.task, settings.max_dets))
@@ -144,15 +146,15 @@ def analyse(
         "figures": figures,
         "operating_point": {"iou": FOUND, **operating_point(best), "least_score": score},
         "per_class": per_class,
-        "curves": _curves(records, curves.pooled, curves.categories, drawn, comparison),
-        "confusion": _confusion(comparison, score),
-        "errors": _errors(comparison, errors, settings.task),
+        "curves": curve_numbers(records, curves.pooled, curves.categories, drawn, comparison),
+        "confusion": confusion_numbers(comparison, score),
+        "errors": error_numbers(comparison, errors, settings.task),
         "breakdowns": {
-            "objects_in_the_image": [_part(one) for one in by_count(records, _COUNTS)],
-            "occlusion": [_part(one) for one in by_occlusion(comparison)],
-            "area": [_part(one) for one in by_area(comparison)],
+            "objects_in_the_image": [part_numbers(one) for one in by_count(records, _COUNTS)],
+            "occlusion": [part_numbers(one) for one in by_occlusion(comparison)],
+            "area": [part_numbers(one) for one in by_area(comparison)],
         },
-        "negatives": _negatives(comparison, score),
+        "negatives": negative_numbers(comparison, score),
         "paired": None
         if rival is None
         else paired_numbers(
@@ -172,26 +174,6 @@ class _Steps:
         if self._progress is not None:
             self._progress(self._before + done, self._total)
         self._before += of if done == of else 0
-
-
-def percent(value: float) -> float | None:
-    return None if math.isnan(value) else 100 * float(value)
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def operating_point(point: OperatingPoint) -> Json:
-    shares = {"precision": point.precision, "recall": point.recall, "f1": point.f1}
-    return {"score": _number(point.score), **{key: percent(v) for key, v in shares.items()}}
-
-
-def interval(found: Interval) -> Json:
-    """In percent; the draws with a value are fewer where a set had no objects."""
-    shares = asdict(found)
-    draws, level = shares.pop("draws"), shares.pop("level")
-    return {**{k: percent(v) for k, v in shares.items()}, "level": level, "draws": draws}
 
 
 def _figures(
@@ -256,136 +238,6 @@ def _classes_to_draw(comparison: Comparison, asked: Sequence[str]) -> list[int]:
     counts = np.bincount(objects, minlength=len(names))
     order = np.argsort(-counts, kind="stable")[:_CURVES]
     return [int(k) for k in order if counts[k]]
-
-
-def _curves(
-    records: Records,
-    pooled: Curve,
-    categories: Sequence[Curve],
-    drawn: Sequence[int],
-    comparison: Comparison,
-) -> Json:
-    precision = PrecisionCurves(records).precision()  # (T, R, K)
-    known = precision[..., precision[0, 0] >= 0]
-    lines = {"0.50": known[0], "0.75": known[5], "0.50 to 0.95": known.mean(axis=0)}
-    mean = {name: (100 * line.mean(axis=1)).tolist() for name, line in lines.items()}
-    return {
-        "iou": FOUND,
-        "thresholds": IOU_THRESHOLDS.tolist(),
-        "mean_precision_at_recall": mean if known.size else {},
-        "pooled": _curve(pooled),
-        "classes": [
-            {
-                "name": comparison.category_names[k],
-                "category_id": comparison.category_ids[k],
-                **_curve(categories[k]),
-            }
-            for k in drawn
-        ],
-    }
-
-
-def _curve(curve: Curve) -> Json:
-    """Objects, the best point, and as many points as can be seen, falling scores."""
-    recall = curve.recall
-    points: list[list[float]] = []
-    if curve.total and len(recall):
-        even = np.linspace(0, len(recall) - 1, _POINTS // 2).round().astype(np.int64)
-        levels = np.linspace(0, float(recall[-1]), _POINTS // 2)
-        by_recall = np.minimum(np.searchsorted(recall, levels), len(recall) - 1)
-        chosen = np.unique(np.concatenate([even, by_recall, [int(np.argmax(curve.f1))]]))
-        columns = (curve.score, 100 * recall, 100 * curve.precision, 100 * curve.f1)
-        points = np.stack([column[chosen] for column in columns], axis=1).tolist()
-    return {
-        "objects": curve.total,
-        "best": operating_point(curve.best()),
-        "columns": ["score", "recall", "precision", "f1"],
-        "points": points,
-    }
-
-
-def _confusion(comparison: Comparison, score: float) -> Json:
-    """Counts that are not 0; None stands for the background."""
-    counts = confusion_matrix(comparison, score, FOUND)
-    ids = [*comparison.category_ids, None]
-    names = [*comparison.category_names, None]
-    totals = counts.sum(axis=1)
-    cells = [
-        {
-            "true": names[t],
-            "true_id": ids[t],
-            "predicted": names[p],
-            "predicted_id": ids[p],
-            "count": int(counts[t, p]),
-            "share": 100 * int(counts[t, p]) / int(totals[t]),
-        }
-        for t, p in zip(*map(np.ndarray.tolist, np.nonzero(counts)), strict=True)
-    ]
-    return {"least_score": score, "least_iou": FOUND, "cells": cells}
-
-
-def _errors(comparison: Comparison, report: ErrorReport, task: str) -> Json:
-    base = percent(report.ap)
-    kinds = []
-    for name, mended in report.mended_ap.items():
-        if name == "mask" and task == "bbox":
-            continue
-        ap = percent(mended)
-        kinds.append(
-            {
-                "kind": name,
-                "count": int(report.counts[name].sum()) if name in report.counts else None,
-                "mended_ap": ap,
-                "gain": None if ap is None or base is None else ap - base,
-            }
-        )
-    names = [str(one["kind"]) for one in kinds if one["count"] is not None]
-    per_class = [
-        {"name": name, "category_id": key, **{n: int(report.counts[n][k]) for n in names}}
-        for k, (name, key) in enumerate(
-            zip(comparison.category_names, comparison.category_ids, strict=True)
-        )
-    ]
-    per_class = [one for one in per_class if any(one[n] for n in names)]
-    per_class.sort(key=lambda one: -sum(one[n] for n in names))
-    return {"found": FOUND, "near": _NEAR, "AP": base, "kinds": kinds, "per_class": per_class}
-
-
-def _part(part: Part) -> Json:
-    return {
-        "lowest": _number(part.lowest),
-        "highest": _number(part.highest),
-        "images": part.images,
-        "objects": part.objects,
-        "AP": percent(part.ap),
-        "AP50": percent(part.ap50),
-        "AP75": percent(part.ap75),
-    }
-
-
-def _negatives(comparison: Comparison, score: float) -> Json:
-    found = negative_images(comparison, sorted({*_SCORES, score}))
-    own = int(np.flatnonzero(found.scores == score)[0])
-    by_class = found.detections[own]
-    order = [int(k) for k in np.argsort(-by_class, kind="stable")[:10] if by_class[k]]
-    return {
-        "images": found.images,
-        "rows": [
-            {
-                "score": float(level),
-                "images_with_detections": int(images),
-                "detections": int(detections.sum()),
-                "per_image": _number(each),
-            }
-            for level, images, detections, each in zip(
-                found.scores, found.with_detections, found.detections, found.per_image, strict=True
-            )
-        ],
-        "score": score,
-        "classes": [
-            {"name": comparison.category_names[k], "detections": int(by_class[k])} for k in order
-        ],
-    }
 
 
 def _notes(

@@ -19,7 +19,7 @@ from .html import render_page
 GENERATOR = "mask-rcnn-ext analyze"
 MOST_MAPPED = 100  # classes that a confusion map can hold
 _LISTED = 15  # rows of a list of confusions
-_COMPARED = 20  # classes of a paired test
+_COMPARED = 10  # classes of a paired test
 _ENDLESS = 1e10  # COCO's word for an area without an end
 
 TASK_NAMES = {"segm": "Masks", "bbox": "Boxes"}
@@ -36,7 +36,7 @@ ERRORS = {
     "mask": ("box right, mask wrong", "the box fits an object of its class, the mask does not"),
     "localisation": ("misplaced", "overlaps an object of its class, but too little"),
     "both": ("class wrong and misplaced", "overlaps an object of another class, too little"),
-    "duplicate": ("duplicate", "lies on an object that a detection before it has found"),
+    "duplicate": ("duplicate", "lies on an object that another detection has found"),
     "background": ("nothing there", "overlaps hardly anything"),
     "missed": (
         "missed",

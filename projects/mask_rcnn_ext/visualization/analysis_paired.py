@@ -18,6 +18,7 @@ from ..evaluation.analysis import (
     average_precision,
     paired_test,
 )
+from .analysis_sections import percent
 
 FIGURE_THRESHOLDS = {"AP": IOU_THRESHOLDS, "AP50": IOU_THRESHOLDS[:1], "AP75": IOU_THRESHOLDS[5:6]}
 PAIRED_FIGURES = ("AP", "AP50", "AP75")
@@ -57,9 +58,9 @@ def paired_numbers(
                 "name": name,
                 "own": after,
                 "other": before,
-                "difference": _percent(difference.value),
-                "low": _percent(difference.low),
-                "high": _percent(difference.high),
+                "difference": percent(difference.value),
+                "low": percent(difference.low),
+                "high": percent(difference.high),
                 "level": level,
                 "draws": difference.draws,
                 "p_value": None if math.isnan(test.p_value) else test.p_value,
@@ -93,9 +94,10 @@ def verdict(test: PairedTest, figure: str, names: tuple[str, str], draws: int) -
     clear = low > 0 or high < 0
     rare = test.p_value < 1 - level
     word = "better" if difference.value > 0 else "worse"
+    ends = f"{low:+.1f} to {high:+.1f}".replace("-", "−")
     seen = (
         f"{names[0]} has {size:.1f} {figure} {'more' if difference.value > 0 else 'less'} than "
-        f"{names[1]}, with {level:.0%} of the draws of images from {low:+.1f} to {high:+.1f}"
+        f"{names[1]}, with {level:.0%} of the draws of images from {ends}"
     )
     chance = f"p = {test.p_value:.3g} from {draws} random swaps of the two runs' images"
     if clear and rare:
@@ -138,8 +140,4 @@ def _classes(other: Records, own: Records, comparison: Comparison) -> list[Json]
 
 
 def _ap(precision: np.ndarray) -> float | None:
-    return _percent(average_precision(precision))
-
-
-def _percent(value: float) -> float | None:
-    return None if math.isnan(value) else 100 * value
+    return percent(average_precision(precision))

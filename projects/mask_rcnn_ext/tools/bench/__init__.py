@@ -4,6 +4,7 @@
   bench cost     parameters, multiply-adds and time of backbone, RPN and each branch of a config
   bench masks    time and peak memory of pasting masks and writing them as RLE, ours and stock's
   bench targets  time of mask targets from polygons, ours and stock's
+  bench eval     time and peak memory of COCO figures, ours and pycocotools', arrays compared
   bench data     samples a second from images, and loading a large annotation file, ours and stock's
 
 Nothing is downloaded. Features, RoIs, masks, weights and annotation files are random with fixed
@@ -142,6 +143,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one or more mask sides (default: 14 28 56)",
     )
 
+    evaluation = what.add_parser(
+        "eval",
+        help="COCO figures: ours beside pycocotools",
+        description="COCO figures of made-up detections: ours beside pycocotools as Detectron2 "
+        "calls it; time, peak memory, largest difference of the arrays.",
+    )
+    evaluation.add_argument(
+        "--images", type=positive, default=5000, metavar="N", help="(default: 5000)"
+    )
+    evaluation.add_argument(
+        "--detections",
+        nargs="+",
+        type=positive,
+        default=[36000],
+        metavar="N",
+        help="one or more counts, in all images (default: 36000)",
+    )
+    evaluation.add_argument(
+        "--tasks",
+        nargs="+",
+        choices=("bbox", "segm", "keypoints"),
+        default=["segm"],
+        metavar="TASK",
+        help="some of bbox, segm, keypoints (default: segm)",
+    )
+
     data = what.add_parser(
         "data",
         help="samples and annotation files: ours beside stock",
@@ -178,6 +205,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
     for each, turns in (
+        (evaluation, "turns (default: 3)"),
         (data, "turns with the samples (default: 7)"),
         (roi, "turns (default: 7; on a GPU 50)"),
         (cost, "rounds (default: 5)"),
@@ -222,6 +250,7 @@ def run(args: argparse.Namespace) -> int:
             "cost": _cost,
             "masks": _masks,
             "targets": _targets,
+            "eval": _eval,
             "data": _data,
         }[args.what]
         text, measured = measure(args)
@@ -281,6 +310,13 @@ def _targets(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     from .targets import as_text, run_targets
 
     results, facts = run_targets(args.rois, args.sides, args.repeats or 25)
+    return as_text(results, facts), {**facts, "results": [r.as_json() for r in results]}
+
+
+def _eval(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from .evaluation import as_text, run_evaluation
+
+    results, facts = run_evaluation(args.images, args.detections, args.tasks, args.repeats or 3)
     return as_text(results, facts), {**facts, "results": [r.as_json() for r in results]}
 
 

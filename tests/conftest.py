@@ -25,6 +25,14 @@ def _same_random_numbers() -> Iterator[None]:
     torch.set_rng_state(pytorch)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Data sets that are imported go into a folder of the test run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASK_RCNN_EXT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def repo_root() -> Path:
     return Path(__file__).resolve().parent.parent

@@ -35,7 +35,11 @@ class Runner:
 
     @property
     def environment(self) -> dict[str, str]:
-        return os.environ | {"DETECTRON2_DATASETS": str(self.datasets), "OMP_NUM_THREADS": "1"}
+        return os.environ | {
+            "DETECTRON2_DATASETS": str(self.datasets),
+            "MASK_RCNN_EXT_CACHE": str(self.out.parent / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
 
     def __call__(self, *flags: str, **kwargs: str) -> subprocess.CompletedProcess:
         return subprocess.run(

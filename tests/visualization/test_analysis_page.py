@@ -12,7 +12,7 @@ import re
 import cv2
 import numpy as np
 import pytest
-from browser import Browser, elements, without_scripts
+from browser import Browser, _Parser, elements, without_scripts
 from pycocotools import mask as coco_mask
 
 from mask_rcnn_ext.errors import UsageError
@@ -129,14 +129,17 @@ def made(tmp_path):
 
 def table(html: str, identity: str) -> list[list[str]]:
     """Values of a table's body: `data-value`, or the text where there is none."""
-    cells: dict[int, list[str]] = {}
-    for cell in (one for kind in ("th", "td") for one in elements(html, kind)):
-        row = cell.parent
+    parser = _Parser()
+    parser.feed(html)
+    rows: dict[int, list[str]] = {}
+    for cell in parser.found:
+        row = cell.parent if cell.name in ("th", "td") else None
         body = row.parent if row is not None else None
         owner = body.parent if body is not None else None
-        if owner is not None and owner.get("id") == identity and body.name == "tbody":
-            cells.setdefault(id(row), []).append(cell.get("data-value", cell.text.strip()))
-    return list(cells.values())
+        if row is not None and owner is not None and body.name == "tbody":
+            if owner.get("id") == identity:
+                rows.setdefault(id(row), []).append(cell.get("data-value", cell.text.strip()))
+    return list(rows.values())
 
 
 def values(row: list[str]) -> list[float]:
@@ -151,7 +154,6 @@ def test_the_figures_are_coco_s(made, task):
     assert [row[0] for row in rows] == ["AP", "AP50", "AP75", "APs", "APm", "APl"]
     for name, _, value, *_ in rows:
         assert float(value) == pytest.approx(official.stats[name], abs=1e-9, nan_ok=True)
-    # th come first of all cells, so the name is in front of what `values` reads.
     by_class = {one.name: one for one in official.per_class}
     classes = table(html, f"{task}-class-table")
     assert len(classes) == 3

@@ -6,6 +6,7 @@ Detectron2 then says how to install it.
 """
 
 from importlib.util import find_spec
+from typing import Any
 
 from .config import add_mask_rcnn_ext_config, finalize_config, load_config
 
@@ -15,3 +16,11 @@ if find_spec("detectron2") is not None:
 
 __version__ = "0.1.0"
 __all__ = ["add_mask_rcnn_ext_config", "finalize_config", "load_config"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Predictor":  # imported when first asked for: the package itself stays light
+        from .engine.predictor import Predictor
+
+        return Predictor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

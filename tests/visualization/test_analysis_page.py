@@ -86,7 +86,7 @@ OBJECTS = [
 RESULTS = [
     _found(1, 1, (10, 10, 30, 30), 0.9),
     _found(1, 1, (11, 10, 30, 30), 0.7),  # duplicate
-    _found(1, 1, (60, 10, 40, 38), 0.8),  # wrong class
+    _found(1, 1, (60, 10, 40, 38), 0.88),  # wrong class
     _found(2, 1, (10, 10, 20, 20), 0.65, holes=True),  # box right, mask wrong
     _found(2, 1, (70, 50, 50, 60), 0.6),  # misplaced
     _found(2, 2, (30, 70, 50, 40), 0.55),  # wrong class and misplaced
@@ -136,9 +136,9 @@ def table(html: str, identity: str) -> list[list[str]]:
         row = cell.parent if cell.name in ("th", "td") else None
         body = row.parent if row is not None else None
         owner = body.parent if body is not None else None
-        if row is not None and owner is not None and body.name == "tbody":
-            if owner.get("id") == identity:
-                rows.setdefault(id(row), []).append(cell.get("data-value", cell.text.strip()))
+        if owner is None or owner.get("id") != identity or body is None or body.name != "tbody":
+            continue
+        rows.setdefault(id(row), []).append(cell.get("data-value", cell.text.strip()))
     return list(rows.values())
 
 

@@ -74,11 +74,11 @@ def curve_numbers(
     precision = PrecisionCurves(records).precision()  # (T, R, K)
     known = precision[..., precision[0, 0] >= 0]
     lines = {"0.50": known[0], "0.75": known[5], "0.50 to 0.95": known.mean(axis=0)}
-    mean = {name: (100 * line.mean(axis=1)).tolist() for name, line in lines.items()}
+    mean = {name: (100 * line.mean(axis=1)).tolist() for name, line in lines.items() if line.size}
     return {
         "iou": FOUND,
         "thresholds": IOU_THRESHOLDS.tolist(),
-        "mean_precision_at_recall": mean if known.size else {},
+        "mean_precision_at_recall": mean,
         "pooled": _curve(pooled),
         "classes": [
             {

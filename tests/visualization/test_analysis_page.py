@@ -81,7 +81,7 @@ OBJECTS = [
     (2, 1, (110, 10, 40, 40), 1),
     (3, 2, (20, 20, 100, 98), 0),
     (3, 1, (0, 0, 12, 12), 0),
-    (4, 2, (5, 5, 40, 40), 0),
+    (4, 2, (5, 5, 92, 92), 0),  # medium, but not by much
 ]
 RESULTS = [
     _found(1, 1, (10, 10, 30, 30), 0.9),
@@ -91,7 +91,7 @@ RESULTS = [
     _found(2, 1, (70, 50, 50, 60), 0.6),  # misplaced
     _found(2, 2, (30, 70, 50, 40), 0.55),  # wrong class and misplaced
     _found(3, 2, (20, 20, 100, 95), 0.95),
-    _found(4, 2, (5, 5, 40, 38), 0.85),
+    _found(4, 2, (5, 5, 92, 60), 0.85),  # right at IoU 0.5, not at 0.75
     _found(5, 1, (80, 80, 20, 20), 0.3),  # nothing there, and the image is empty
     _found(5, 3, (20, 80, 20, 20), 0.9),
 ]
@@ -222,7 +222,9 @@ def test_confusions_are_the_matrix_s(made):
     for cell in cells:
         built[names.index(cell["true"]), names.index(cell["predicted"])] = cell["count"]
     assert (built == counts).all()
-    assert [row[:3] for row in table(html, "segm-confused")] == [[EVIL, "cat", "1"]]
+    confused = table(html, "segm-confused")
+    assert [row[:3] for row in confused] == [[EVIL, "cat", "1"]]
+    assert float(confused[0][3]) == pytest.approx(100 / 3)  # of its three objects
     assert {row[0]: int(row[1]) for row in table(html, "segm-missed")} == {
         name: n for name, n in zip(NAMES, counts[:-1, -1].tolist(), strict=True) if n
     }
@@ -232,7 +234,7 @@ def test_confusions_are_the_matrix_s(made):
 
 
 def test_breakdowns_and_empty_images_are_the_functions(made):
-    _, html, (one,), _ = made()
+    report, html, (one,), _ = made()
     parts = {
         "objects_in_the_image": analysis.by_count(one.records, (1, 2, 5, 10, 20)),
         "occlusion": analysis.by_occlusion(one.comparison),
@@ -251,6 +253,7 @@ def test_breakdowns_and_empty_images_are_the_functions(made):
     assert one.score in scores
     assert [int(row[2]) for row in rows] == expected.detections.sum(axis=1).tolist()
     assert rows[0][1:] == ["1", "2", "2.0"]
+    assert report["tasks"][0]["negatives"]["classes"] == [{"name": "never", "detections": 1}]
 
 
 def test_the_page_holds_its_numbers(made):
@@ -319,7 +322,11 @@ def test_no_predictions(made):
     assert numbers["operating_point"]["score"] is None
     assert numbers["pictures"]["best"] == []
     assert len(numbers["pictures"]["worst"]) == 2
-    assert sum(int(row[1]) for row in table(html, "segm-missed")) == 7
+    rows = table(html, "segm-missed")
+    assert [(row[0], int(row[1]), float(row[2])) for row in rows] == [
+        ("cat", 4, 100),
+        (EVIL, 3, 100),
+    ]
 
 
 def test_no_ground_truth(made):
@@ -330,6 +337,8 @@ def test_no_ground_truth(made):
     assert "there are no objects" in html
     assert numbers["curves"]["classes"] == []
     assert table(html, "segm-negative-table")[0][1:3] == ["5", str(len(RESULTS))]
+    often = [(one["name"], one["detections"]) for one in numbers["negatives"]["classes"]]
+    assert often == [("cat", 5), (EVIL, 3), ("never", 1)]
     nothing, _, _, _ = made(objects=[], results=[])
     assert nothing["tasks"][0]["confusion"]["cells"] == []
 
@@ -363,6 +372,13 @@ def test_pictures_show_truth_and_prediction_and_say_what_is_broken(made, tmp_pat
     assert all(image["src"].startswith("data:image/jpeg;base64,") for image in images)
     assert len({image["src"] for image in images}) == 8
     make = PairMaker(one, truth.source, str(tmp_path))
+    labels = [[drawn.label for drawn in make._objects(image)] for image in range(4)]
+    assert labels[0] == ["cat", f"{EVIL} - missed"]
+    assert labels[1] == ["cat - missed", "cat - missed", "cat (crowd)"]
+    assert labels[3] == [EVIL]
+    found = [drawn.label for drawn in make._detections(0)]
+    assert found == ["cat 0.90", "cat 0.88 - wrong class"]  # the duplicate scores less than 0.85
+    assert make._detections(3)[0].corner == (5, 5)
     assert make(0)["note"] == ""
     (tmp_path / "1.png").write_bytes(b"no picture")
     assert "does not decode" in make(0)["note"]

@@ -49,7 +49,7 @@ def paired_numbers(
     """
     figures = []
     for name in PAIRED_FIGURES:
-        first, second = (at_thresholds(one, FIGURE_THRESHOLDS[name]) for one in (own, other))
+        first, second = (at_thresholds(one, FIGURE_THRESHOLDS[name]) for one in (other, own))
         test = paired_test(first, second, draws=draws, level=level, seed=seed, progress=progress)
         before, after = (_ap(PrecisionCurves(one).precision()) for one in (first, second))
         difference = test.difference

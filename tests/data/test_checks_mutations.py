@@ -62,7 +62,7 @@ def _mutate(data: Any, path: tuple, kind: str, value: Any) -> None:
         if kind == "delete":
             del data[path[-1]]
         elif kind == "replace":
-            data[path[-1]] = value
+            data[path[-1]] = copy.deepcopy(value)
         elif kind == "duplicate" and isinstance(data, list):
             data.insert(path[-1], copy.deepcopy(data[path[-1]]))
         elif kind == "wrap":

@@ -82,6 +82,9 @@ def detectron2_mask(segmentation, transforms: T.TransformList, shape: tuple[int,
     annotation = {"bbox": [0, 0, 1, 1], "bbox_mode": 0, "category_id": 0}
     annotation["segmentation"] = segmentation
     moved = utils.transform_instance_annotations(annotation, transforms, shape)
+    if isinstance(moved["segmentation"], np.ndarray):
+        # Detectron2 itself fails on a flipped mask that is one pixel wide: a negative stride.
+        moved["segmentation"] = moved["segmentation"].copy()
     return utils.annotations_to_instances([moved], shape, "bitmask").gt_masks.tensor[0].numpy()
 
 

@@ -200,6 +200,8 @@ def _touch(record: dict[str, Any]) -> dict[str, Any]:
 
 def _child(name: str, json_file: str, workers: int) -> None:
     """Load, serve, and say when; runs in a process of its own."""
+    import warnings
+
     import detectron2.data
 
     from ... import load_config
@@ -208,6 +210,7 @@ def _child(name: str, json_file: str, workers: int) -> None:
     from ...data.run_records import select_records
 
     images = os.path.dirname(os.path.abspath(json_file))  # where none is looked for
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # it is asked for
     overrides = ["DATASETS.TRAIN", "('bench_data',)", "SOLVER.IMS_PER_BATCH", "16"]
     overrides += ["DATALOADER.NUM_WORKERS", str(workers), "SEED", "0"]
     cfg = load_config(None, overrides)

@@ -11,6 +11,7 @@ from mask_rcnn_ext.evaluation.coco_truth import GroundTruth
 from mask_rcnn_ext.evaluation.results import check_results
 from mask_rcnn_ext.tools.bench import evaluation as bench_evaluation
 from mask_rcnn_ext.tools.bench.evaluation import as_text, made_up, run_evaluation
+from mask_rcnn_ext.tools.cli import main
 
 
 def test_ours_and_stock_have_the_same_arrays(capsys):
@@ -58,3 +59,17 @@ def test_made_up_data_are_sound_and_the_same_each_time(keypoints):
     areas = np.array([one["area"] for one in truth["annotations"]])
     assert all(areas[a].any() for a in (areas < 32**2, areas > 96**2))
     assert len(truth["categories"]) == (1 if keypoints else 80)
+
+
+def test_the_command_measures_masks_and_figures(tmp_path, capsys):
+    target = tmp_path / "a.json"
+    words = ["bench", "eval", "--images", "6", "--detections", "30", "--tasks", "bbox"]
+    words += ["--image-size", "40x60", "--masks", "3", "--repeats", "1", "--json", str(target)]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "same RLE" in text
+    assert "largest difference" in text
+    measured = json.loads(target.read_text())
+    assert {len(measured[part]["results"]) for part in ("masks", "figures")} == {1}
+    assert main([*words[:-2], "--masks"]) == 0
+    assert "same RLE" not in capsys.readouterr().out

@@ -4,7 +4,8 @@
   bench cost     parameters, multiply-adds and time of backbone, RPN and each branch of a config
   bench masks    time and peak memory of pasting masks and writing them as RLE, ours and stock's
   bench targets  time of mask targets from polygons, ours and stock's
-  bench eval     time and peak memory of COCO figures, ours and pycocotools', arrays compared
+  bench eval     evaluation's two parts: masks to RLE as above, and COCO figures, ours and
+                 pycocotools', arrays compared
   bench data     samples a second from images, and loading a large annotation file, ours and stock's
 
 Nothing is downloaded. Features, RoIs, masks, weights and annotation files are random with fixed
@@ -145,9 +146,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     evaluation = what.add_parser(
         "eval",
-        help="COCO figures: ours beside pycocotools",
-        description="COCO figures of made-up detections: ours beside pycocotools as Detectron2 "
-        "calls it; time, peak memory, largest difference of the arrays.",
+        help="evaluation: ours beside stock",
+        description="Masks of detections written as RLE, ours beside Detectron2's paste and "
+        "pycocotools' encode; then COCO figures of made-up detections, ours beside pycocotools as "
+        "Detectron2 calls it: time, peak memory, largest difference.",
     )
     evaluation.add_argument(
         "--images", type=positive, default=5000, metavar="N", help="(default: 5000)"
@@ -167,6 +169,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=["segm"],
         metavar="TASK",
         help="some of bbox, segm, keypoints (default: segm)",
+    )
+
+    evaluation.add_argument(
+        "--image-size",
+        nargs="+",
+        type=parse_size,
+        default=[(480, 640), (1024, 2048)],
+        metavar="HxW",
+        help="of the masks, pixels (default: 480x640 1024x2048)",
+    )
+    evaluation.add_argument(
+        "--masks",
+        nargs="*",
+        type=positive,
+        default=[10, 100],
+        metavar="N",
+        help="counts of masks an image (default: 10 100); none: no masks",
     )
 
     data = what.add_parser(
@@ -314,10 +333,19 @@ def _targets(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 
 def _eval(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    from .evaluation import as_text, run_evaluation
+    from . import evaluation, masks
 
-    results, facts = run_evaluation(args.images, args.detections, args.tasks, args.repeats or 3)
-    return as_text(results, facts), {**facts, "results": [r.as_json() for r in results]}
+    repeats = args.repeats or 3
+    texts: list[str] = []
+    measured: dict[str, Any] = {}
+    if args.masks:
+        pasted, facts = masks.run_masks(args.image_size, args.masks, repeats)
+        texts.append(masks.as_text(pasted, facts))
+        measured["masks"] = {**facts, "results": [r.as_json() for r in pasted]}
+    figures, facts = evaluation.run_evaluation(args.images, args.detections, args.tasks, repeats)
+    texts.append(evaluation.as_text(figures, facts))
+    measured["figures"] = {**facts, "results": [r.as_json() for r in figures]}
+    return "\n\n".join(texts), measured
 
 
 def _data(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:

@@ -25,13 +25,16 @@ def parse_and_launch(argv: Sequence[str], main: Callable[[argparse.Namespace], i
     args = parser.parse_args(argv)
     if not args.config_file:
         parser.error("--config-file is required; the configs that come with us are in configs/")
+    # Detectron2's default port is the same for all runs of a user: two at once would collide.
+    chosen = args.dist_url != parser.get_default("dist_url")
+    dist_url = args.dist_url if chosen or args.num_machines > 1 else "auto"
     try:
         code = launch(
             functools.partial(_run_and_leave, main),
             args.num_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
+            dist_url=dist_url,
             args=(args,),
         )
     except Exception as error:

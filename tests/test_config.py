@@ -140,3 +140,17 @@ def test_finalize_accepts_the_defaults():
     cfg = get_cfg()
     add_mask_rcnn_ext_config(cfg)
     finalize_config(cfg)
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["TEST.COCO_BACKEND", "coco"], "COCO_BACKEND is 'coco', expected one of auto, hotcoco"),
+        (["TEST.BOUNDARY_AP", "True"], r"BOUNDARY_AP is True, but MODEL\.MASK_ON False"),
+        (["TEST.ENCODING_PROCESSES", "-2"], "ENCODING_PROCESSES is -2, expected -1 or more"),
+        (["INPUT.LSJ.ENABLED", "True", "INPUT.LSJ.MIN_SCALE", "3.0"], "INPUT.LSJ.MIN_SCALE is 3.0"),
+    ],
+)
+def test_values_of_data_and_evaluation_that_cannot_be(opts, message):
+    with pytest.raises(UsageError, match=message):
+        load_config(None, opts)

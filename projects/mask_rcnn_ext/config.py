@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,12 @@ DETECTRON2_MISSING = (
     "Detectron2 is not installed in this environment. Install the official build, or the "
     "pure-Python one of this project: `pip install ./third_party/detectron2` in its checkout."
 )
+
+
+def require_detectron2() -> None:
+    """Say how to install Detectron2 where it is missing (UsageError)."""
+    if find_spec("detectron2") is None:
+        raise UsageError(DETECTRON2_MISSING)
 
 
 def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bench import natural, positive
+from .data.source import add_images_argument, add_registry_argument, resolve_source
 
 if TYPE_CHECKING:
     from ..data.coco_table import CocoTable
@@ -84,36 +85,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many of the worst and of the best images are drawn (default: 6)",
     )
-    parser.add_argument(
-        "--images",
-        metavar="DIR",
-        help="folder of a FILE's images (default: the folder that the file is in)",
-    )
-    parser.add_argument(
-        "--registry",
-        metavar="YAML",
-        action="append",
-        default=[],
-        help="a data set's YAML, or a folder of them, to look names up in; may be repeated",
-    )
+    add_images_argument(parser)
+    add_registry_argument(parser)
     parser.add_argument("--json", metavar="FILE", help="write every number of the page there, too")
     parser.add_argument("--force", action="store_true", help="replace files that are there already")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page; 0. Wrong data is a DataError, a wrong call a UsageError."""
-    from ..config import DETECTRON2_MISSING
-    from ..errors import UsageError, UserError
+    from ..config import require_detectron2
+    from ..errors import UserError
     from ..files import atomic_write, write_json
 
-    try:
-        import detectron2  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "detectron2":
-            raise
-        raise UsageError(DETECTRON2_MISSING) from error
+    require_detectron2()
     from ..visualization.analysis_page import analysis_page
-    from .data.source import resolve_source
 
     source = resolve_source(args.dataset, args.images, args.registry)
     _check_targets(args, source)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .bench import positive
+from .data.source import add_registry_argument, resolve_source
 
 if TYPE_CHECKING:
     from ..data.coco_table import CocoTable
@@ -69,30 +70,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: auto, the fastest)",
     )
     parser.add_argument("--per-class", action="store_true", help="a table of the classes, too")
-    parser.add_argument(
-        "--registry",
-        metavar="YAML",
-        action="append",
-        default=[],
-        help="a data set's YAML, or a folder of them, to look names up in; may be repeated",
-    )
+    add_registry_argument(parser)
     parser.add_argument("--json", metavar="FILE", help="write all figures there, too")
     parser.add_argument("--force", action="store_true", help="replace another file at --json")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print; 0. Wrong data is a DataError, a wrong call a UsageError."""
-    from ..config import DETECTRON2_MISSING
-    from ..errors import UsageError
+    from ..config import require_detectron2
 
-    try:
-        import detectron2  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "detectron2":
-            raise
-        raise UsageError(DETECTRON2_MISSING) from error
+    require_detectron2()
     from ..evaluation.coco_report import classes_text, summary_text
-    from .data.source import resolve_source
     from .data.target import check_target
 
     source = resolve_source(args.dataset, None, args.registry)

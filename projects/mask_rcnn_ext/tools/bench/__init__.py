@@ -245,7 +245,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 0. What cannot be measured is a UserError, which the command reports."""
-    from ...config import DETECTRON2_MISSING
+    from ...config import require_detectron2
     from ...errors import UsageError
 
     for option in ("json", "picture"):
@@ -257,12 +257,7 @@ def run(args: argparse.Namespace) -> int:
 
         print(draw_roi_layers(args.picture))
         return 0
-    try:
-        import detectron2  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "detectron2":
-            raise
-        raise UsageError(DETECTRON2_MISSING) from error
+    require_detectron2()
     with _threads(args.threads):
         measure = {
             "roi": _roi,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bench import positive
 from .coco_output import MADE_BY, check_report, write_report
-from .source import Source, add_source_arguments, resolve_source
+from .source import Source, add_scale_arguments, add_source_arguments, resolve_source
 from .target import check_target
 
 if TYPE_CHECKING:
@@ -70,20 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write a corrected annotation file and OUT's list of changes beside it; the input "
         "stays as it is",
     )
-    parser.add_argument(
-        "--short-edge",
-        type=positive,
-        default=800,
-        metavar="S",
-        help="what an image's shorter side becomes in training, pixels (default: 800)",
-    )
-    parser.add_argument(
-        "--max-size",
-        type=positive,
-        default=1333,
-        metavar="M",
-        help="limit of the longer side, pixels (default: 1333)",
-    )
+    add_scale_arguments(parser)
     parser.add_argument(
         "--detection-cap",
         type=positive,

@@ -21,7 +21,7 @@ from .coco_output import (
     write_coco,
     write_report,
 )
-from .source import resolve_source
+from .source import add_registry_argument, resolve_source
 
 HELP = "several sets as one"
 
@@ -41,13 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="image folders of FILEs: one for all of them, or one for each "
         "(default: the folder that the file is in)",
     )
-    parser.add_argument(
-        "--registry",
-        metavar="YAML",
-        action="append",
-        default=[],
-        help="a data set's YAML, or a folder of them, to look names up in; may be repeated",
-    )
+    add_registry_argument(parser)
     add_output_arguments(parser)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UsageError
+from ..bench import positive
 
 _WHAT = "a data set's name as in DATASETS.TRAIN, or an annotation file in COCO's format"
 
@@ -29,17 +30,45 @@ class Source:
 def add_source_arguments(parser: argparse.ArgumentParser, *, many: bool = False) -> None:
     """Add the words NAME|FILE (`args.source`, a list with `many`), --images and --registry."""
     parser.add_argument("source", metavar="NAME|FILE", nargs="+" if many else None, help=_WHAT)
+    add_images_argument(parser)
+    add_registry_argument(parser)
+
+
+def add_images_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --images, the second argument of `resolve_source`."""
     parser.add_argument(
         "--images",
         metavar="DIR",
         help="folder of a FILE's images (default: the folder that the file is in)",
     )
+
+
+def add_registry_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --registry, the third argument of `resolve_source`."""
     parser.add_argument(
         "--registry",
         metavar="YAML",
         action="append",
         default=[],
         help="a data set's YAML, or a folder of them, to look names up in; may be repeated",
+    )
+
+
+def add_scale_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --short-edge and --max-size, by which training resizes images."""
+    parser.add_argument(
+        "--short-edge",
+        type=positive,
+        default=800,
+        metavar="S",
+        help="what an image's shorter side becomes in training, pixels (default: 800)",
+    )
+    parser.add_argument(
+        "--max-size",
+        type=positive,
+        default=1333,
+        metavar="M",
+        help="limit of the longer side, pixels (default: 1333)",
     )
 
 

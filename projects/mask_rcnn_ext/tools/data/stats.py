@@ -10,7 +10,7 @@ import argparse
 
 from ..bench import positive
 from .coco_output import check_report, write_report
-from .source import add_source_arguments, resolve_source
+from .source import add_scale_arguments, add_source_arguments, resolve_source
 from .target import check_target
 
 HELP = "instances per class, sizes at training scale, masks and images, as a table and a picture"
@@ -27,20 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|all",
         help="how many classes the table lists, the most frequent first (default: 30)",
     )
-    parser.add_argument(
-        "--short-edge",
-        type=positive,
-        default=800,
-        metavar="S",
-        help="what an image's shorter side becomes in training, pixels (default: 800)",
-    )
-    parser.add_argument(
-        "--max-size",
-        type=positive,
-        default=1333,
-        metavar="M",
-        help="limit of the longer side, pixels (default: 1333)",
-    )
+    add_scale_arguments(parser)
     parser.add_argument("--force", action="store_true", help="replace files that are there already")
 
 

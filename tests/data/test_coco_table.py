@@ -234,3 +234,9 @@ def test_whatever_an_annotation_holds(tmp_path_factory, key, value):
     assert len(found.image_of) == 2
     found.segmentation(1)
     found.keypoints(1)
+
+
+@pytest.mark.parametrize("side", [0, -5, 2.5, "10", None, True])
+def test_sides_that_are_no_positive_whole_number(table, side):
+    found = table(content([], images=[{"id": 1, "file_name": "a", "height": side, "width": 20.0}]))
+    assert found.image_sizes.tolist() == [[-1, 20]]

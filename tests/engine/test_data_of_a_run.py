@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from detectron2.data import MetadataCatalog
 
 from mask_rcnn_ext import load_config
 from mask_rcnn_ext.engine.setup import check_data
@@ -45,3 +47,10 @@ def test_a_resumed_run_goes_on_with_the_images_that_would_have_come_next(scenes,
     assert second.start_iter == 3
     resumed = iter(second._trainer.data_loader)
     assert [[one["image_id"] for one in next(resumed)] for _ in range(2)] == ids[3:]
+
+
+def test_a_checkpoint_says_what_its_outputs_mean(scenes, tmp_path):
+    _trainer(tmp_path, 5).checkpointer.save("model_0000002", iteration=2)
+    state = torch.load(tmp_path / "model_0000002.pth", weights_only=True)
+    assert state["class_names"] == MetadataCatalog.get("scenes_train").thing_classes
+    assert len(state["class_names"]) == 9

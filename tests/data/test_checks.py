@@ -174,6 +174,7 @@ def test_missing_root_says_folder_variable_and_tree(tmp_path, monkeypatch):
     assert f"\n  {root}/scenes/train/<images>" in message
     assert "mask-rcnn-ext scenes --out" in message
     monkeypatch.delenv("DETECTRON2_DATASETS")
+    monkeypatch.chdir(tmp_path)  # ./datasets of a checkout may hold scenes
     with pytest.raises(DataError, match="DETECTRON2_DATASETS is not set"):
         check_datasets(["scenes_val"], 9, needs_annotations=True, wants_masks=True)
 

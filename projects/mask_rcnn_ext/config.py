@@ -89,8 +89,10 @@ def add_mask_rcnn_ext_config(cfg: CfgNode) -> None:
     # Detections below this score (0 to 1) are left out of samples.png. It has no part in AP.
     cfg.TEST.SAMPLE_SCORE_THRESH = 0.5
     from .data.input_keys import add_input_keys
+    from .engine.config_keys import add_engine_keys
 
     add_input_keys(cfg)
+    add_engine_keys(cfg)
 
 
 def load_config(config_file: str | Path | None, opts: Sequence[str] = ()) -> CfgNode:

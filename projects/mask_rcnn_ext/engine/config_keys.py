@@ -1,0 +1,65 @@
+"""Config keys of training, watching and resuming; with their defaults Detectron2 is as without us."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+
+def add_engine_keys(cfg: CfgNode) -> None:
+    """Add them to a config that has Detectron2's own."""
+    # The batch that BASE_LR, MAX_ITER, STEPS, WARMUP_ITERS, CHECKPOINT_PERIOD and EVAL_PERIOD are
+    # written for; with another IMS_PER_BATCH those of them that the command line does not name
+    # follow by the linear rule. 0: nothing is derived.
+    cfg.SOLVER.REFERENCE_BATCH = 0
+    # Split each batch of IMS_PER_BATCH images into so many parts, one after the other, whose
+    # gradients are averaged before the step: a large batch on a small GPU.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Arithmetic of SOLVER.AMP.ENABLED: "float16", "bfloat16", or "auto": float16 on a GPU, as
+    # Detectron2, and bfloat16 on a CPU.
+    cfg.SOLVER.AMP.PRECISION = "auto"
+    # The optimizer's fused form, one kernel for all parameters: "auto" where torch has it.
+    cfg.SOLVER.FUSED = "auto"
+    # A loss or gradient that is not finite: "raise" stops the run, "skip" leaves that step out, at
+    # most NONFINITE_LIMIT times in a run.
+    cfg.SOLVER.ON_NONFINITE = "raise"
+    cfg.SOLVER.NONFINITE_LIMIT = 10
+    # Keep the newest N of the periodic checkpoints; 0 keeps all. The best one and the final one are
+    # kept beside them.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 0
+    # Stop after so many evaluations (TEST.EVAL_PERIOD) in a row in which TEST.BEST_METRIC was not
+    # better than the best by more than MIN_DELTA (in its own unit); 0 never stops.
+    cfg.SOLVER.EARLY_STOP_PATIENCE = 0
+    cfg.SOLVER.EARLY_STOP_MIN_DELTA = 0.0
+    # A moving average of the weights, w' = DECAY w' + (1 - DECAY) w after each step; evaluations
+    # then use it, and it is saved beside the weights.
+    cfg.MODEL.EMA = CfgNode()
+    cfg.MODEL.EMA.ENABLED = False
+    cfg.MODEL.EMA.DECAY = 0.999
+    # Weights whose classes are not those of the data: "" refuses them, "by_name" carries over the
+    # outputs of classes of the same name and leaves the others at random, "random" leaves all
+    # class outputs at random, "as_is" takes them in their order.
+    cfg.MODEL.CLASS_TRANSFER = ""
+    # Memory order of images and weights: True is channels last, "auto" is True where it is known
+    # to be faster.
+    cfg.MODEL.CHANNELS_LAST = "auto"
+    # torch.compile for the dense parts (backbone, RPN head); needs a C++ compiler.
+    cfg.MODEL.COMPILE = False
+    # In inference, multiply frozen norms into the convolutions before them: same results to
+    # rounding, faster.
+    cfg.MODEL.FOLD_NORMS = True
+    # Which figure of an evaluation decides on the best checkpoint, "segm/AP" for example (with
+    # several test sets "coco_2017_val/segm/AP"), and whether "max" or "min" is best; "" keeps none.
+    cfg.TEST.BEST_METRIC = ""
+    cfg.TEST.BEST_MODE = "max"
+    # The training losses on the test sets too, at each evaluation, as validation/<loss>.
+    cfg.TEST.VALIDATION_LOSS = False
+    # Arithmetic of inference: "float32", "bfloat16" or "float16".
+    cfg.TEST.PRECISION = "float32"
+    # Steps between two lines of figures.
+    cfg.LOG = CfgNode()
+    cfg.LOG.PERIOD = 20
+    # Where figures go beside the log, metrics.json and TensorBoard: "wandb", "mlflow".
+    cfg.LOG.WRITERS = []
+    # Name of the project (W&B) or experiment (MLflow), and of the run; "" is OUTPUT_DIR's name.
+    cfg.LOG.PROJECT = "mask_rcnn_ext"
+    cfg.LOG.RUN_NAME = ""

@@ -5,12 +5,14 @@ import still works, so that `mask-rcnn-ext --help` and the scenes generator do; 
 Detectron2 then says how to install it.
 """
 
+import sys
 from importlib.util import find_spec
 from typing import Any
 
 from .config import add_mask_rcnn_ext_config, finalize_config, load_config
 
-if find_spec("detectron2") is not None:
+# `mask-rcnn-ext doctor` must run where Detectron2 is broken; it needs neither.
+if sys.argv[1:2] != ["doctor"] and find_spec("detectron2") is not None:
     from . import data as _data  # noqa: F401  # only registration
     from . import modeling as _modeling  # noqa: F401  # only registration
 

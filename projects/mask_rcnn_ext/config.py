@@ -158,14 +158,16 @@ def finalize_config(cfg: CfgNode) -> None:
         UsageError: with the key, its value and what it may be
     """
     from .data.augmentations.build import build_augmentations, build_copy_paste
+    from .engine.config_checks import check_engine_keys
     from .modeling.checks import check_modeling_config
 
     _check_registry_names(cfg)
     check_modeling_config(cfg)
+    check_engine_keys(cfg)
     for is_train in (True, False):
         build_augmentations(cfg, is_train)
     build_copy_paste(cfg, is_train=True)
-    for key in ("SOLVER.IMS_PER_BATCH", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"):
+    for key in ("SOLVER.IMS_PER_BATCH", "SOLVER.MAX_ITER"):
         if _get(cfg, key) < 1:
             raise UsageError(f"{key} is {_get(cfg, key)}, expected at least 1")
     for key in ("DATASETS.MAX_IMAGES", "TEST.SAMPLE_PICTURES"):

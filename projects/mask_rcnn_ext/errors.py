@@ -36,7 +36,9 @@ class DataError(UserError):
 
 
 class Interrupted(UserError):
-    """The run was stopped on request, after it had saved its state."""
+    """The run was stopped on request; its state is saved, the same command goes on with it."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 def exit_code_of(work: Callable[[], int | None], program: str) -> int:
@@ -46,7 +48,8 @@ def exit_code_of(work: Callable[[], int | None], program: str) -> int:
         work: the whole command; returns its exit code, None counts as 0
         program: name to print in front of the message
     Returns:
-        0 for success, 1 for a finding or a failure, 2 for wrong usage
+        0 for success, 1 for a finding or a failure, 2 for wrong usage, 75 for "stopped on request,
+        the same command goes on"
     """
     try:
         return work() or 0

@@ -10,12 +10,19 @@ when Detectron2 opens the same file by pickle.load.
 from __future__ import annotations
 
 import collections
+import contextlib
+import os
 import pickle
 import re
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import IO, Any
 
 import numpy as np
+
+# Bytes that the pickle now being read may still make; a list, to be changed in place.
+_allowance: ContextVar[list[int]] = ContextVar("allowance")
 
 
 def load_pickle(file: IO[bytes]) -> Any:
@@ -29,7 +36,26 @@ def load_pickle(file: IO[bytes]) -> Any:
         Refused: it holds something else than data; nothing of it was executed
         Exception: of any other kind, for bytes that are no whole pickle
     """
-    return settle(_Unpickler(file, encoding="latin1").load())
+    with within(_bytes_left(file)):
+        return settle(_Unpickler(file, encoding="latin1").load())
+
+
+@contextlib.contextmanager
+def within(size: int) -> Iterator[None]:
+    """Refuse what would make more bytes of arrays, bytes and containers than a file has.
+
+    A pickle has every array's bytes in itself. One that asks for many copies of the same bytes, or
+    for a length without the bytes, comes from nobody's `dump`, and would fill the memory.
+
+    Args:
+        size: of the file, in bytes
+    """
+    # Twice: bytes of old protocols come as text, and become an array afterwards.
+    token = _allowance.set([2 * size])
+    try:
+        yield
+    finally:
+        _allowance.reset(token)
 
 
 def settle(value: Any) -> Any:
@@ -39,6 +65,10 @@ def settle(value: Any) -> Any:
 
 class Refused(pickle.UnpicklingError):
     """The message is what was refused, to follow "it holds"."""
+
+
+class TooBig(Refused):
+    """It would take far more memory than the file has bytes."""
 
 
 class DtypeStandIn:
@@ -76,6 +106,21 @@ class _NdarrayName:
         raise Refused("a call of numpy.ndarray")
 
 
+def _take(count: int) -> None:
+    """Note so many bytes (or entries of a container) that a pickle makes out of what it has."""
+    left = _allowance.get()
+    left[0] -= count
+    if left[0] < 0:
+        raise TooBig("arrays, bytes or sets that are bigger than the file")
+
+
+def _bytes_left(file: IO[bytes]) -> int:
+    here = file.tell()
+    end = file.seek(0, os.SEEK_END)
+    file.seek(here)
+    return end - here
+
+
 def _array(raw: Any, dtype: Any, shape: Any, order: str, axes: Any = None) -> np.ndarray:
     if isinstance(raw, str):  # a pickle of Python 2
         raw = raw.encode("latin1")
@@ -83,6 +128,7 @@ def _array(raw: Any, dtype: Any, shape: Any, order: str, axes: Any = None) -> np
         raise Refused(f"an array made of {type(raw).__name__}")
     if not isinstance(dtype, DtypeStandIn):
         raise Refused("an array without a dtype of numbers")
+    _take(len(raw))
     array = np.frombuffer(bytearray(raw), dtype.value)  # a copy, which may be written to
     if order == "K" and axes is not None:  # what numpy writes for permuted axes
         return array.reshape(shape).transpose(axes)
@@ -103,6 +149,7 @@ def _latin1(text: str, encoding: str) -> bytes:
     """What pickles of old protocols call for bytes."""
     if encoding not in ("latin1", "latin-1"):
         raise Refused(f"the encoding {encoding!r}")
+    _take(len(text))
     return text.encode("latin1")
 
 
@@ -114,7 +161,18 @@ def _bytes(kind: type[bytes] | type[bytearray]) -> Callable[..., bytes | bytearr
             content = _latin1(content, encoding)
         if not isinstance(content, bytes | bytearray):
             raise Refused(f"{kind.__name__} made of {type(content).__name__}")
+        _take(len(content))
         return kind(content)
+
+    return make
+
+
+def _container(kind: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A set or a dict of the entries of a list."""
+
+    def make(entries: Any = ()) -> Any:
+        _take(len(entries))
+        return kind(entries)
 
     return make
 
@@ -127,11 +185,12 @@ for _core in ("numpy.core", "numpy._core"):  # numpy 1, numpy 2
     NUMPY[f"{_core}.numeric._frombuffer"] = _array
 
 _PLAIN: dict[str, Any] = {
-    "collections.OrderedDict": collections.OrderedDict,
+    "collections.OrderedDict": _container(collections.OrderedDict),
     "_codecs.encode": _latin1,
 }
 for _builtins in ("builtins", "__builtin__"):  # Python 3, Python 2
-    _PLAIN |= {f"{_builtins}.{kind.__name__}": kind for kind in (complex, frozenset, set)}
+    _PLAIN[f"{_builtins}.complex"] = complex
+    _PLAIN |= {f"{_builtins}.{kind.__name__}": _container(kind) for kind in (frozenset, set)}
     _PLAIN |= {f"{_builtins}.{kind.__name__}": _bytes(kind) for kind in (bytearray, bytes)}
 
 _ADMITTED = {**NUMPY, **_PLAIN}
@@ -160,6 +219,14 @@ class _Unpickler(_SlowUnpickler):
             raise Refused(f"a state for a {type(target).__name__}")
 
     dispatch[pickle.BUILD[0]] = load_build
+
+    def load_bytearray8(self) -> None:
+        """Python's own makes the array before it looks whether the file has the bytes."""
+        (size,) = struct.unpack("<Q", self.read(8))
+        _take(size)
+        self.append(bytearray(self.read(size)))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
 def _settle(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:

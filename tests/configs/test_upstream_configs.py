@@ -15,7 +15,11 @@ from mask_rcnn_ext.config import flatten
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 ZOO = Path(detectron2.__file__).parent / "model_zoo" / "configs"
 
-HEAD = {"MODEL.ROI_HEADS.NAME", "MODEL.ROI_MASK_HEAD.NAME"}
+HEAD = {
+    "MODEL.PROPOSAL_GENERATOR.NAME",
+    "MODEL.ROI_HEADS.NAME",
+    "MODEL.ROI_MASK_HEAD.NAME",
+}
 DIFFERENT = {
     "Base-RCNN-C4.yaml": HEAD | {"MODEL.MASK_ON"},
     "Base-RCNN-FPN.yaml": HEAD | {"MODEL.MASK_ON"},

@@ -160,10 +160,31 @@ def test_aspect_of_records_that_know_it():
     assert aspect_is_wide(records(3)).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("grouping", ["True", "False"])
+def test_two_processes_go_on_with_the_batches_of_one(monkeypatch, grouping):
+    opts = ["DATALOADER.NUM_WORKERS", "0", "DATALOADER.ASPECT_RATIO_GROUPING", grouping]
+    cfg = config("SOLVER.IMS_PER_BATCH", "4", *opts)
+
+    def numbers(rank: int, world: int, start: int) -> list[list[float]]:
+        monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: world)
+        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda: rank)
+        loader = build_train_loader(cfg, records(9), Draws())
+        resume_at(loader, start)
+        return [[s["drawn"] for s in batch] for batch in itertools.islice(loader, 6)]
+
+    whole = numbers(0, 1, 3)
+    assert len({number for batch in whole for number in batch}) == 24
+    for rank in range(2):
+        assert numbers(rank, 2, 3) == [batch[rank::2] for batch in whole]
+
+
 def test_a_batch_that_cannot_be_shared(monkeypatch):
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 3)
     with pytest.raises(UsageError, match="IMS_PER_BATCH is 2, expected a multiple of the 3"):
         build_train_loader(config(), records(3), Draws())
+    cfg = config("SOLVER.IMS_PER_BATCH", "3", "SOLVER.ACCUMULATION_STEPS", "2")
+    with pytest.raises(UsageError, match="3, expected a multiple of the 3 .*STEPS 2"):
+        build_train_loader(cfg, records(3), Draws())
 
 
 @pytest.mark.parametrize("grouping", [True, False])

@@ -1,4 +1,4 @@
-"""The order of images is known at every position, for any number of processes."""
+"""Order and batches of images are known at every position, for any number of processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mask_rcnn_ext import load_config
+from mask_rcnn_ext.data.loader import share_positions
 from mask_rcnn_ext.data.samplers import (
     BatchSampler,
     RepeatFactorSampler,
@@ -73,9 +74,9 @@ def test_a_subset_is_the_same_in_every_epoch():
 def test_repeat_factors_are_kept_on_average_and_repeats_are_told_apart():
     sampler = RepeatFactorSampler(FACTORS, 0)
     epochs = [sampler.epoch_keys(epoch) for epoch in range(400)]
-    counts = np.bincount([index for keys in epochs for _, index, _ in keys]) / 400
+    counts = np.bincount(np.concatenate(epochs)[:, 1]) / 400
     assert np.abs(counts - FACTORS).max() < 0.1
-    assert all(len(set(keys)) == len(keys) for keys in epochs)
+    assert all(len(np.unique(keys, axis=0)) == len(keys) for keys in epochs)
     assert [len(keys) for keys in epochs[:9]] == [sampler.epoch_length(e) for e in range(9)]
 
 
@@ -88,15 +89,66 @@ def test_groups_of_one_orientation_are_detectron2s():
     assert batches == [[sample["key"] for sample in batch] for batch in theirs]
 
 
+WIDE = np.arange(9) % 3 == 0
+
+
+@kinds
 @pytest.mark.parametrize("grouped", [True, False])
-def test_batches_go_on_where_they_stopped(grouped):
-    wide = np.arange(11) % 3 == 0 if grouped else None
-    whole = list(itertools.islice(BatchSampler(ShuffledSampler(11, 4), 2, wide), 30))
-    for start in (0, 1, 13):
-        again = BatchSampler(ShuffledSampler(11, 4), 2, wide)
-        again.position = start
-        assert list(itertools.islice(again, 30 - start)) == whole[start:]
-        assert list(itertools.islice(again, 30 - start)) == whole[start:]  # a second iterator too
+@settings(deadline=None, max_examples=20)
+@given(start=st.integers(0, 40), size=st.integers(1, 12), world=st.integers(1, 5))
+def test_the_shares_of_any_number_of_processes_are_the_batches_of_one(
+    make, grouped, start, size, world
+):
+    """From the start or later, also where a batch is larger than an epoch."""
+    wide = WIDE if grouped else None
+    size *= world
+    whole = list(itertools.islice(BatchSampler(make(rank=0, world_size=1), size, wide), start + 9))
+    assert all(len(batch) == size for batch in whole)
+    for rank in range(world):
+        share = BatchSampler(make(rank=rank, world_size=world), size, wide)
+        share.position = start
+        positions = share_positions(size, rank, world)
+        expected = [[batch[place] for place in positions] for batch in whole[start:]]
+        assert list(itertools.islice(share, 9)) == expected
+        assert list(itertools.islice(share, 2)) == expected[:2]  # a second iterator too
+
+
+@kinds
+def test_mixed_batches_are_the_order_in_pieces(make):
+    batches = itertools.islice(BatchSampler(make(), 4), 12)
+    assert [key for batch in batches for key in batch] == take(make(), 48)
+    kinds = {
+        type(part) for batch in itertools.islice(BatchSampler(make(), 4), 2) for part in batch[0]
+    }
+    assert kinds == {int}
+
+
+@settings(deadline=None, max_examples=60)
+@given(total=st.integers(1, 40), world=st.integers(1, 8), parts=st.integers(1, 4))
+def test_positions_of_the_processes(total, world, parts):
+    total *= world * parts
+    shares = [share_positions(total, rank, world) for rank in range(world)]
+    assert sorted(itertools.chain(*shares)) == list(range(total))
+    length = total // world // parts
+    for part in range(parts):
+        pieces = [share[part * length : (part + 1) * length] for share in shares]
+        here = range(part * length * world, (part + 1) * length * world)
+        assert sorted(itertools.chain(*pieces)) == list(here)
+
+
+def test_a_late_start_takes_no_step_a_key():
+    """Iteration 90,000 of 16 images: twelve epochs of COCO are looked at, not 1.4 million keys."""
+    seen = []
+
+    class Counted(ShuffledSampler):
+        def epoch_keys(self, epoch):
+            seen.append(epoch)
+            return super().epoch_keys(epoch)
+
+    late = BatchSampler(Counted(117_266, 1), 16, np.arange(117_266) % 3 == 0)
+    late.position = 90_000
+    assert len(next(iter(late))) == 16
+    assert seen == list(range(13))
 
 
 @pytest.mark.parametrize(

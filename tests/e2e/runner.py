@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from zygote import Zygote
+
+ZYGOTE: Zygote = None  # type: ignore[assignment]  # conftest.py sets it
+
 CONFIG = "configs/quickstart/mask_rcnn_R_18_FPN_scenes.yaml"
 TINY = {
     "MODEL.DEVICE": "cpu",
@@ -41,12 +45,40 @@ class Runner:
             "OMP_NUM_THREADS": "1",
         }
 
-    def __call__(self, *flags: str, **kwargs: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            self.command(*flags, **kwargs),
-            cwd=self.root,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
+    def __call__(
+        self, *flags: str, fresh: bool = False, **kwargs: str
+    ) -> subprocess.CompletedProcess:
+        """
+        Args:
+            fresh: in a Python of its own, as a user's shell does it, and not in a fork
+        """
+        command = self.command(*flags, **kwargs)
+        if fresh:
+            return subprocess.run(
+                command,
+                cwd=self.root,
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                timeout=240,
+            )
+        self.start(command)
+        code = ZYGOTE.wait()
+        return subprocess.CompletedProcess(command, code, *self.output())
+
+    def start(self, command: list[str]) -> int:
+        """Its pid; `ZYGOTE.wait()` ends it and `output()` has what it said."""
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        for path in self._logs():
+            path.unlink(missing_ok=True)
+        out, err = self._logs()
+        return ZYGOTE.start(command, cwd=self.root, env=self.environment, stdout=out, stderr=err)
+
+    def output(self) -> tuple[str, str]:
+        out, err = self._logs()
+        return out.read_text(), err.read_text()
+
+    def _logs(self) -> tuple[Path, Path]:
+        return self.out.with_name(f"{self.out.name}.out"), self.out.with_name(
+            f"{self.out.name}.err"
         )

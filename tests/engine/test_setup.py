@@ -26,16 +26,9 @@ def test_more_gpus_than_there_are(monkeypatch):
         check_device("cuda", 4)
 
 
-def test_a_folder_with_another_runs_checkpoint(tmp_path):
-    (tmp_path / "model_0000499.pth").touch()
-    with pytest.raises(UsageError, match=r"model_0000499\.pth.*--resume.*OUTPUT_DIR"):
-        check_output_dir(str(tmp_path), starts_anew=True)
-    check_output_dir(str(tmp_path), starts_anew=False)
-
-
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write to OUTPUT_DIR"):
-        check_output_dir(str(tmp_path / "file" / "out"), starts_anew=True)
-    check_output_dir(str(tmp_path / "new" / "out"), starts_anew=True)
+        check_output_dir(str(tmp_path / "file" / "out"))
+    check_output_dir(str(tmp_path / "new" / "out"))
     assert os.listdir(tmp_path / "new" / "out") == []

@@ -67,6 +67,13 @@ class CocoRecords(Sequence[Record]):
         """Some of these images, as (n,) positions or an (N,) mask; shares the table."""
         return CocoRecords(self.table, self.image_root, self.rows[indices])
 
+    def ids_of(self, chosen: np.ndarray) -> list[int | str]:
+        """
+        Args:
+            chosen: (N,) bool, some of these images
+        """
+        return [_plain(self.table.image_ids[row]) for row in self.rows[chosen]]
+
     @functools.cached_property
     def has_instances(self) -> np.ndarray:
         """(N,) bool, which images have an annotation that is no crowd."""

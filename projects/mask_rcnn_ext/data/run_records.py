@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 from detectron2.data import get_detection_dataset_dicts
 
 from ..errors import DataError
+from .dubious import left_out
 from .records import CocoRecords, JoinedRecords, Record
 from .registration import records_of
 
@@ -33,7 +33,6 @@ def select_records(
     Raises:
         DataError: nothing is left
     """
-    logger = logging.getLogger(__name__)
     found = [] if proposal_files is not None else [records_of(name) for name in names]
     parts = [part for part in found if isinstance(part, CocoRecords)]
     if len(parts) != len(names):
@@ -48,21 +47,13 @@ def select_records(
     for name, part in zip(names, parts, strict=True):
         keep = np.ones(len(part), bool)
         if filter_empty:
-            keep &= part.has_instances
-            logger.info(
-                "%s: %d of %d images have no annotation that is not a crowd and are left out",
-                name,
-                len(part) - keep.sum(),
-                len(part),
-            )
+            empty = ~part.has_instances
+            left_out(name, "have no annotation that is not a crowd", part.ids_of(empty), len(part))
+            keep &= ~empty
         if min_keypoints > 0:
-            few = part.visible_keypoints() < min_keypoints
-            logger.info(
-                "%s: %d further images have fewer than %d visible keypoints and are left out",
-                name,
-                (keep & few).sum(),
-                min_keypoints,
-            )
+            few = keep & (part.visible_keypoints() < min_keypoints)
+            reason = f"have fewer than {min_keypoints} visible keypoints"
+            left_out(name, reason, part.ids_of(few), len(part))
             keep &= ~few
         kept.append(part.take(keep))
     if not sum(map(len, kept)):

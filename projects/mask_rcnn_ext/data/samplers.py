@@ -2,7 +2,8 @@
 
 Letters: N images, P positions of an epoch. A key names a sample: (epoch, index), or (epoch, index,
 repeat) where an image comes more than once an epoch. `SampleDataset` draws its random numbers from
-the key, so the order and each sample follow from the seed alone.
+the key, so the order and each sample follow from the seed alone. Batches are those of all processes
+together; each process takes its share of each, so they do not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -53,10 +54,9 @@ class ShuffledSampler(Sampler[Key]):
         self.world_size = comm.get_world_size() if world_size is None else world_size
         self.position = 0  # of this process: how many keys it has had
 
-    def epoch_keys(self, epoch: int) -> list[Key]:
-        """The P keys of an epoch, for all processes together."""
-        order = _random(self.seed, _ORDER, epoch).permutation(self.size)
-        return [(epoch, index) for index in order.tolist()]
+    def epoch_keys(self, epoch: int) -> np.ndarray:
+        """(P, 2 or 3) int64, the keys of an epoch, for all processes together."""
+        return _keys(epoch, _random(self.seed, _ORDER, epoch).permutation(self.size))
 
     def epoch_length(self, epoch: int) -> int:
         """P."""
@@ -70,7 +70,7 @@ class ShuffledSampler(Sampler[Key]):
             epoch += 1
         while True:
             keys = self.epoch_keys(epoch)
-            yield from keys[start :: self.world_size]
+            yield from map(tuple, keys[start :: self.world_size].tolist())
             taken = len(range(start, len(keys), self.world_size))
             start += taken * self.world_size - len(keys)
             epoch += 1
@@ -99,10 +99,9 @@ class SubsetSampler(ShuffledSampler):
     def epoch_length(self, epoch: int) -> int:
         return max(1, int(self.size * self.ratio))
 
-    def epoch_keys(self, epoch: int) -> list[Key]:
+    def epoch_keys(self, epoch: int) -> np.ndarray:
         subset = _random(self.seed, _SUBSET).permutation(self.size)[: self.epoch_length(epoch)]
-        order = _random(self.seed, _ORDER, epoch).permutation(subset)
-        return [(epoch, index) for index in order.tolist()]
+        return _keys(epoch, _random(self.seed, _ORDER, epoch).permutation(subset))
 
 
 class RepeatFactorSampler(ShuffledSampler):
@@ -125,53 +124,66 @@ class RepeatFactorSampler(ShuffledSampler):
     def epoch_length(self, epoch: int) -> int:
         return int(self._repeats(epoch).sum())
 
-    def epoch_keys(self, epoch: int) -> list[Key]:
+    def epoch_keys(self, epoch: int) -> np.ndarray:
         repeats = self._repeats(epoch)
         indices = np.repeat(np.arange(self.size), repeats)
         which = np.arange(len(indices)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
         order = _random(self.seed, _ORDER, epoch).permutation(len(indices))
-        keys = zip(indices[order].tolist(), which[order].tolist(), strict=True)
-        return [(epoch, index, repeat) for index, repeat in keys]
+        return _keys(epoch, indices[order], which[order])
 
 
 class BatchSampler(Sampler[list[Key]]):
-    """Batches of keys, on request of pictures of one orientation only, decided before loading.
+    """This process's share of each global batch: of B keys every world-size'th, from its rank on.
 
-    Detectron2 groups loaded samples; the batches are the same. Since they depend on no worker,
-    batch number `position` is the same one after a restart.
+    On request the pictures of a batch are of one orientation. Detectron2 groups loaded samples, in
+    each process for itself; here it is decided before loading, so batch number `position` is the
+    same one for any number of processes and workers, and after a restart.
     """
 
     def __init__(self, sampler: ShuffledSampler, batch_size: int, wide: np.ndarray | None = None):
         """
         Args:
-            sampler: of keys; its own `position` must be 0
-            batch_size: of this process
+            sampler: of keys, and which process this is; its own `position` is not read
+            batch_size: B, of all processes together
             wide: (N,) bool, whether each image is wider than high; None mixes them
         """
         if batch_size < 1:
             raise ValueError(f"BatchSampler got batch_size={batch_size}, expected 1 or more")
         self.sampler = sampler
         self.batch_size = batch_size
-        self.wide = None if wide is None else np.asarray(wide, dtype=bool).tolist()
+        self.wide = np.zeros(sampler.size, bool) if wide is None else np.asarray(wide, dtype=bool)
         self.position = 0  # batches that were consumed before iteration starts: iterations
 
     def __iter__(self) -> Iterator[list[Key]]:
-        if self.wide is None:
-            self.sampler.position = self.position * self.batch_size
-            skip = 0
-        else:
-            self.sampler.position = 0
-            skip = self.position  # which keys wait in a group follows from all before them
-        buckets: tuple[list[Key], list[Key]] = ([], [])
-        for key in self.sampler:
-            bucket = buckets[self.wide[key[1]] if self.wide is not None else 0]
-            bucket.append(key)
-            if len(bucket) == self.batch_size:
-                if skip:
-                    skip -= 1
-                else:
-                    yield list(bucket)
-                bucket.clear()
+        rank, world = self.sampler.rank, self.sampler.world_size
+        skip = self.position
+        keys = self.sampler.epoch_keys(0)
+        epoch = 0
+        while True:
+            batches, waiting = self._grouped(keys)
+            for places in batches[skip:]:
+                yield list(map(tuple, keys[places[rank::world]].tolist()))
+            skip = max(0, skip - len(batches))
+            epoch += 1
+            keys = np.concatenate([keys[waiting], self.sampler.epoch_keys(epoch)])
+
+    def _grouped(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Batches of one orientation, each ready when its last key has come.
+
+        Args:
+            keys: (M, 2 or 3), in the order of the stream
+        Returns:
+            (batches, B) and (waiting,), places in `keys`: the batches in the order in which they
+            get ready, and the keys whose batch needs more, in order within an orientation
+        """
+        wide = self.wide[keys[:, 1]]
+        batches, waiting = [], []
+        for group in (np.flatnonzero(~wide), np.flatnonzero(wide)):
+            taken = len(group) // self.batch_size * self.batch_size
+            batches.append(group[:taken].reshape(-1, self.batch_size))
+            waiting.append(group[taken:])
+        found = np.concatenate(batches)
+        return found[np.argsort(found[:, -1])], np.concatenate(waiting)
 
 
 def build_sampler(cfg: CfgNode, records: Any, seed: int) -> ShuffledSampler:
@@ -204,6 +216,10 @@ def build_sampler(cfg: CfgNode, records: Any, seed: int) -> ShuffledSampler:
         f"DATALOADER.SAMPLER_TRAIN is {name!r}, expected TrainingSampler, "
         "RepeatFactorTrainingSampler or RandomSubsetTrainingSampler"
     )
+
+
+def _keys(epoch: int, *columns: np.ndarray) -> np.ndarray:
+    return np.stack([np.full(len(columns[0]), epoch), *columns], axis=1)
 
 
 def _random(*entropy: int) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""Config keys of training, watching and resuming; with their defaults Detectron2 is as without us."""
+"""Config keys of training, watching and resuming; their defaults change nothing in Detectron2."""
 
 from __future__ import annotations
 

@@ -3,71 +3,189 @@
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import math
 import os
-import platform
 import resource
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.utils import comm
 
 from ..files import write_json
+from .provenance import UNHASHED_KEYS, code_version, config_hash, versions
 
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "detectron2",
-    "numpy",
-    "opencv-python",
-    "pycocotools",
-    "hotcoco",
-    "fvcore",
-    "pillow",
-    "mask_rcnn_ext",
+# Of the environment, what decides on threads, devices and data.
+_ENVIRONMENT = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_VISIBLE_DEVICES",
+    "DETECTRON2_DATASETS",
+    "GOMP_SPINCOUNT",
+    "MKL_NUM_THREADS",
+    "NVIDIA_TF32_OVERRIDE",
+    "OMP_NUM_THREADS",
+    "PYTHONHASHSEED",
 )
+# Of a start, what the list of starts repeats.
+_OF_A_START = ("command", "commit", "changes", "config_hash", "device", "threads", "processes")
 
 
 class RunRecord:
-    """Collects what `run.json` holds; written at the start and again at the end."""
+    """Collects what `run.json` holds; written at the start, on request, and at the end.
 
-    def __init__(self, cfg: CfgNode, args: argparse.Namespace, fingerprints: dict[str, str]):
+    The top level describes the latest start, `starts` all of them, resumed ones included;
+    wall_seconds is their sum and the peak memories are their maxima.
+    """
+
+    def __init__(
+        self,
+        cfg: CfgNode,
+        args: argparse.Namespace,
+        fingerprints: dict[str, str],
+        resumed_from: int | None = None,
+    ):
+        """
+        Args:
+            args: of `argument_parser()`
+            fingerprints: data set name -> fingerprint of its annotation file
+            resumed_from: iteration of the checkpoint that this start goes on from, if it does and
+                if it is known yet; see `resume`
+        """
         self._path = Path(cfg.OUTPUT_DIR) / "run.json"
-        self._start = time.monotonic()
-        self._fields: dict[str, Any] = {
+        self._clock = time.monotonic()
+        goes_on = args.resume or args.eval_only or resumed_from is not None
+        before = _starts_of(self._path, keep=goes_on)
+        fields: dict[str, Any] = {
             "state": "running",
             "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "config_file": args.config_file,
             "overrides": list(args.opts),
             "resumed": args.resume,
-            "commit": _commit(),
-            "versions": _versions(),
+            **code_version(),
+            "config_hash": config_hash(cfg),
+            "config_hash_leaves_out": list(UNHASHED_KEYS),
+            "versions": versions(),
             "seed": cfg.SEED,
             "device": _device_name(cfg.MODEL.DEVICE),
             "threads": torch.get_num_threads(),
+            "processes": comm.get_world_size(),
+            "machines": _machines(args),
+            "precision": {"training": _training_precision(cfg), "test": cfg.TEST.PRECISION},
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "environment": {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ},
             "datasets": fingerprints,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
+        self._start: dict[str, Any] = {
+            "kind": "evaluation" if args.eval_only else "training",
+            "started": fields["started"],
+            "iteration": resumed_from or 0,
+            "state": "running",
+            **{key: fields[key] for key in _OF_A_START},
+        }
+        self._fields = {**fields, "starts": [*before, self._start]}
+        self._write()
+
+    def resume(self, iteration: int) -> None:
+        """Note where this start begins, once that is known, and write the record.
+
+        Args:
+            iteration: the first that it does, counted from 0
+        """
+        self._start["iteration"] = iteration
+        self.reach(iteration)
+
+    def reach(self, iteration: int) -> None:
+        """Note how far the run is, and write the record: what a kill leaves then is right so far.
+
+        Args:
+            iteration: steps done
+        """
+        self._start["reached"] = iteration
+        self._measure()
+        self._write()
+
+    def finish(self, state: str, reason: str = "") -> None:
+        """Write the record again.
+
+        Args:
+            state: finished, stopped or failed
+            reason: why, if there is more to say: the first line of an error, the signal
+        """
+        self._fields["state"] = self._start["state"] = state
+        if reason:
+            self._start["reason"] = reason
+        self._measure()
+        self._write()
+
+    def _measure(self) -> None:
+        self._start["wall_seconds"] = round(time.monotonic() - self._clock, 1)
+        # The main process; data-loader workers come on top. Linux counts in KiB.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        self._start["peak_memory_mb"] = round(peak, 1)
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            peak = torch.cuda.max_memory_allocated() / 2**20
+            self._start["peak_gpu_memory_mb"] = round(peak, 1)
+        starts = self._fields["starts"]
+        for key, over_starts in (
+            ("wall_seconds", sum),
+            ("peak_memory_mb", max),
+            ("peak_gpu_memory_mb", max),
+        ):
+            values = [start[key] for start in starts if key in start]
+            if values:
+                self._fields[key] = round(over_starts(values), 1)
+
+    def _write(self) -> None:
         write_json(self._path, self._fields)
 
-    def finish(self, state: str) -> None:
-        """Write the record again. Args: state: finished, stopped or failed."""
-        self._fields |= {
-            "state": state,
-            "wall_seconds": round(time.monotonic() - self._start, 1),
-            # The main process; data-loader workers come on top. Linux counts in KiB.
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        }
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            self._fields["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
-        write_json(self._path, self._fields)
+
+def _starts_of(path: Path, *, keep: bool) -> list[dict[str, Any]]:
+    """The starts that an earlier record lists; one that never ended is marked so."""
+    if not path.exists():
+        return []
+    try:
+        earlier = json.loads(path.read_text())
+        starts = earlier.get("starts", [])
+        # A file of before there was such a list describes one start itself.
+        starts = [dict(start) for start in starts or [_only_start(earlier)]]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        aside = path.with_name("run.broken.json")
+        os.replace(path, aside)
+        logging.getLogger("mask_rcnn_ext").warning(
+            "%s cannot be read (%s); it is now %s, and the record begins anew", path, error, aside
+        )
+        return []
+    for start in starts:
+        if start.get("state") == "running":
+            start["state"] = "killed"  # nobody could write its end
+    return starts if keep else []
+
+
+def _only_start(record: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("started", "state", "wall_seconds", "peak_memory_mb", "peak_gpu_memory_mb")
+    start = {key: record[key] for key in (*_OF_A_START, *kept) if key in record}
+    return {"kind": "training", **start}
+
+
+def _machines(args: argparse.Namespace) -> int:
+    # torchrun says how many of its processes run here; Detectron2's launcher has the option.
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+    by_torchrun = comm.get_world_size() // here if here else 1
+    return max(by_torchrun, getattr(args, "num_machines", 1))
+
+
+def _training_precision(cfg: CfgNode) -> str:
+    amp = cfg.SOLVER.AMP
+    return f"mixed, {amp.PRECISION}" if amp.ENABLED else "float32"
 
 
 def write_results(output_dir: str, results: Mapping[str, Any]) -> dict[str, float | None]:
@@ -93,45 +211,6 @@ def flatten_results(results: Mapping[str, Any], prefix: str = "") -> dict[str, f
         else:
             flat[f"{prefix}{key}"] = float(value) if math.isfinite(value) else None
     return flat
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not an installed package"
-    return found
-
-
-def _commit() -> str | None:
-    """Git commit of the checkout that this code runs from, "+changes" if it differs from it."""
-    folder = Path(__file__).resolve().parent
-    try:
-        here = ["git", "-C", str(folder)]
-        inside = subprocess.run(
-            [*here, "ls-files", "--error-unmatch", __file__],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-        if inside.returncode:
-            return None  # installed somewhere below another project's checkout
-        commit = subprocess.run(
-            [*here, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10
-        )
-        dirty = subprocess.run(
-            [*here, "status", "--porcelain", "--untracked-files=no"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if commit.returncode:
-        return None
-    return commit.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
 
 
 def _device_name(device: str) -> str:

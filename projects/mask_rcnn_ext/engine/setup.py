@@ -8,6 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,45 +18,76 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from ..config import find_config, load_config, names_key
+from ..data import dubious
 from ..data.checks import check_datasets
 from ..data.proposals import check_proposal_files
 from ..data.records import table_of
 from ..data.registration import locate_dataset, register_from
 from ..data.subset import register_subset
 from ..errors import UsageError, UserError
+from . import recipe_lints
+from .deterministic import make_deterministic, remaining_sources
 from .follow_data import follow_data
+from .recipe import check_shares, derive_recipe
+from .resume import Earlier, goes_on, look_at
 
 
-def setup(args: argparse.Namespace) -> tuple[CfgNode, dict[str, str]]:
+@dataclass(frozen=True)
+class Prepared:
+    """
+    Attributes:
+        cfg: frozen
+        fingerprints: data set name -> of its annotation file
+        earlier: the run that was in OUTPUT_DIR before, if one was
+        resume: whether that run goes on
+    """
+
+    cfg: CfgNode
+    fingerprints: dict[str, str]
+    earlier: Earlier | None
+    resume: bool
+
+
+def setup(args: argparse.Namespace) -> Prepared:
     """
     Args:
         args: of `argument_parser()`
-    Returns:
-        the frozen config, and data set name -> fingerprint of its annotation file
     Raises:
         UserError: anything that would stop the run later, with what to do
     """
     # A config of the package has its name from any folder; Detectron2 opens the file once more.
     args.config_file = str(find_config(args.config_file))
-    cfg = load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts).clone()
     check_device(cfg.MODEL.DEVICE, args.num_gpus)
-    check_output_dir(cfg.OUTPUT_DIR, starts_anew=not (args.resume or args.eval_only))
+    check_output_dir(cfg.OUTPUT_DIR)
+    if args.deterministic:
+        make_deterministic(cfg.MODEL.DEVICE)
     # Detectron2 sets its own loggers up later; what the data have to say comes before.
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="mask_rcnn_ext")
+    dubious.log_to(Path(cfg.OUTPUT_DIR) / "skipped.jsonl")
     register_from(cfg.DATASETS.REGISTRY)
     cfg.defrost()
+    if not args.eval_only:
+        _follow_batch(cfg, args)
     follow_data(
         cfg,
         functools.partial(names_key, args.config_file, args.opts),
         training=not args.eval_only,
     )
     cfg.freeze()
+    earlier, resume = None, False
+    if not args.eval_only:
+        # Before anything is written there; the main process looks, for all see the same then.
+        looked = look_at(cfg.OUTPUT_DIR, cfg) if comm.is_main_process() else None
+        earlier = comm.all_gather(looked)[0]
+        resume = goes_on(earlier, cfg.OUTPUT_DIR, asked=args.resume)
     fingerprints = check_data(cfg, training=not args.eval_only)
 
     cfg.defrost()
     if cfg.SEED < 0:
         # Drawn here, so that config.yaml of any run is enough to repeat it.
-        cfg.SEED = comm.shared_random_seed() % 2**31
+        drawn = comm.shared_random_seed() % 2**31
+        cfg.SEED = drawn if earlier is None or earlier.seed is None else earlier.seed
     if cfg.DATASETS.MAX_IMAGES:
         folder = Path(cfg.OUTPUT_DIR) / "datasets"
         for key in ("TRAIN", "TEST"):
@@ -64,12 +96,35 @@ def setup(args: argparse.Namespace) -> tuple[CfgNode, dict[str, str]]:
             )
     cfg.freeze()
     check_proposals(cfg, training=not args.eval_only)
+    # Before the config is written: a lint reads the one beside the weights, which may be this one.
+    recipe_lints.report(cfg, training=not args.eval_only)
+    args.resume = resume
     default_setup(cfg, args)
-    _hide_tracebacks_of_user_errors()
+    if args.deterministic:
+        _say_what_may_differ(cfg)
     # Detectron2's mapper copies the masks that pycocotools decodes; that these are read-only is
     # nothing to warn of.
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-    return cfg, fingerprints
+    return Prepared(cfg, fingerprints, earlier, resume)
+
+
+def _follow_batch(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Learning rate and schedule for the images a step that there are."""
+    named = set(args.opts[0::2])
+    derivation = derive_recipe(cfg, named, args.config_file)
+    derivation.apply(cfg)
+    check_shares(cfg, comm.get_world_size(), named)
+    if str(derivation) and comm.is_main_process():
+        logging.getLogger(__name__).info("%s", derivation)
+
+
+def _say_what_may_differ(cfg: CfgNode) -> None:
+    logger = logging.getLogger(__name__)
+    sources = remaining_sources(cfg, comm.get_world_size())
+    if not sources:
+        logger.info("--deterministic: two runs with the same seed give the same bits")
+    for one in sources:
+        logger.warning("--deterministic: %s can differ: %s %s", *one)
 
 
 def check_device(device: str, num_gpus: int) -> None:
@@ -85,8 +140,8 @@ def check_device(device: str, num_gpus: int) -> None:
         )
 
 
-def check_output_dir(output_dir: str, *, starts_anew: bool) -> None:
-    """Make sure that the folder can be written and that no other run's checkpoint is in it."""
+def check_output_dir(output_dir: str) -> None:
+    """Make sure that the folder can be written to."""
     folder = Path(output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,12 +150,6 @@ def check_output_dir(output_dir: str, *, starts_anew: bool) -> None:
         probe.unlink()
     except OSError as error:
         raise UserError(f"cannot write to OUTPUT_DIR {folder}: {error.strerror}") from error
-    checkpoints = sorted(folder.glob("model_*.pth"))
-    if starts_anew and checkpoints:
-        raise UsageError(
-            f"OUTPUT_DIR {folder} holds a checkpoint of another run ({checkpoints[-1].name}). "
-            "Add --resume to go on with that run, or choose another folder: OUTPUT_DIR my/folder"
-        )
 
 
 def check_data(cfg: CfgNode, *, training: bool) -> dict[str, str]:
@@ -140,14 +189,3 @@ def check_proposals(cfg: CfgNode, *, training: bool) -> None:
             split=split,
             topk=cfg.DATASETS[f"PRECOMPUTED_PROPOSAL_TOPK_{split}"],
         )
-
-
-def _hide_tracebacks_of_user_errors() -> None:
-    """Detectron2's loop logs a traceback for whatever ends it; these end in a message of ours."""
-    loop = logging.getLogger("detectron2.engine.train_loop")
-    if not any(f is _is_for_developers for f in loop.filters):
-        loop.addFilter(_is_for_developers)
-
-
-def _is_for_developers(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], UserError | FloatingPointError))

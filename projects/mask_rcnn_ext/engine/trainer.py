@@ -1,82 +1,62 @@
-"""Detectron2's DefaultTrainer with this project's mapper, checkpointer and evaluators."""
+"""Detectron2's DefaultTrainer, put together so that an interrupted run ends as an undisturbed one.
+
+A step has a place where its state is complete and may be saved: after the optimizer, the schedule
+and the averages, before evaluation and logs. A checkpoint holds that state. A run that goes on from
+it first does what the step had left to do, then the steps that follow.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog, build_detection_test_loader
-from detectron2.engine import DefaultTrainer, TrainerBase
-from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, print_csv_format
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultTrainer, TrainerBase, hooks
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.evaluation import DatasetEvaluator, print_csv_format
 from detectron2.utils import comm
-from torch.nn.parallel import DistributedDataParallel
+from detectron2.utils.events import EventStorage
+from fvcore.nn.precise_bn import get_bn_modules
 
+from ..data.dubious import LeftOut
 from ..data.loader import TrainLoader, build_train_loader, resume_at
 from ..data.mappers import build_mapper
 from ..data.mappers.forgiving import ForgivingMapper
-from ..data.registration import class_names_of, records_of
+from ..data.registration import class_names_of
 from ..data.run_records import select_records
-from ..errors import UsageError
-from ..evaluation.cityscapes import CityscapesEvaluator
-from ..evaluation.coco import CocoEvaluator
 from ..evaluation.inference import run_inference
+from ..modeling.speed import prepare_for_inference, to_channels_last, wants_channels_last
 from ..modeling.test_time_augmentation import RCNNWithTTA
+from .averaging import Averaging
+from .best import KeepBest, Metric
+from .black_box import BlackBox
 from .checkpoint import Checkpointer
-from .interrupt import StopOnCtrlC
-
-
-def _coco_evaluator(cfg: CfgNode, dataset_name: str, suffix: str = "") -> DatasetEvaluator:
-    tasks = ["bbox"]
-    tasks += ["segm"] if cfg.MODEL.MASK_ON else []
-    tasks += ["boundary"] if cfg.TEST.BOUNDARY_AP else []
-    tasks += ["keypoints"] if cfg.MODEL.KEYPOINT_ON else []
-    return CocoEvaluator(
-        dataset_name,
-        output_dir=_inference_folder(cfg, dataset_name + suffix),
-        max_dets_per_image=cfg.TEST.DETECTIONS_PER_IMAGE,
-        tasks=tuple(tasks),
-        kpt_oks_sigmas=tuple(cfg.TEST.KEYPOINT_OKS_SIGMAS),
-        backend=cfg.TEST.COCO_BACKEND,
-    )
-
-
-def _cityscapes_evaluator(cfg: CfgNode, dataset_name: str, suffix: str = "") -> DatasetEvaluator:
-    """The benchmark's figures, and COCO's beside them."""
-    coco = _coco_evaluator(cfg, dataset_name, suffix)
-    if not cfg.MODEL.MASK_ON:
-        return coco
-    submission = None
-    if cfg.TEST.CITYSCAPES_SUBMISSION:
-        submission = _inference_folder(cfg, dataset_name + suffix) + "/submission"
-    records = records_of(dataset_name)
-    has_truth = any(record["annotations"] for record in records)
-    if not has_truth and submission is None:
-        return coco
-    cityscapes = CityscapesEvaluator(
-        dataset_name,
-        image_files=[record["file_name"] for record in records],
-        submission_dir=submission,
-        figures=has_truth,
-    )
-    return DatasetEvaluators([coco, cityscapes])
-
-
-def _inference_folder(cfg: CfgNode, name: str) -> str:
-    return os.path.join(cfg.OUTPUT_DIR, "inference", name)
-
-
-# MetadataCatalog's evaluator_type -> evaluator; a new kind of data set adds a line.
-EVALUATORS: dict[str, Callable[[CfgNode, str, str], DatasetEvaluator]] = {
-    "coco": _coco_evaluator,
-    "cityscapes_instance": _cityscapes_evaluator,
-}
+from .early_stop import EarlyStop
+from .evaluators import build_evaluator
+from .interrupt import Interruptible, StopRequest, outlive_termination
+from .optimizer import build_optimizer
+from .precision import inference_context
+from .resume import sentence
+from .run_hooks import Checkpoints, Evaluation, PreciseBN
+from .run_state import (
+    cut_figures,
+    figures_written,
+    gathered_rng,
+    go_on_writing,
+    restore_rng,
+    restore_storage,
+    storage_state,
+)
+from .step import build_step
+from .validation_loss import ValidationLoss
+from .writers import Writers, build_writers, has_line
 
 
 class Results(OrderedDict[str, Any]):
@@ -95,66 +75,266 @@ class Results(OrderedDict[str, Any]):
 class Trainer(DefaultTrainer):
     """What `train_net.py` runs."""
 
-    def __init__(self, cfg: CfgNode, stop: StopOnCtrlC | None = None):
-        self._stop = stop
+    def __init__(
+        self,
+        cfg: CfgNode,
+        stop: StopRequest | None = None,
+        provenance: dict[str, Any] | None = None,
+    ):
+        """
+        Args:
+            cfg: frozen, of `engine.setup.setup`
+            stop: installed already, if signals shall end the run between two steps
+            provenance: plain values that say how a checkpoint was made, for each of them
+        """
+        TrainerBase.__init__(self)
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        self.cfg = cfg
+        self._stop = stop or StopRequest()
+        self._provenance = provenance or {}
+        self.after_save: Callable[[int], None] = lambda done: None
+        self._resumed: dict[str, Any] | None = None  # of the checkpoint that the run goes on from
         self._data_seed: int | None = None  # of the run that is resumed
-        super().__init__(cfg)
+        self._rng_states: list[dict[str, Any]] = []  # of all processes, for the checkpoint
+        self.storage = EventStorage()
+        self._ended: str | None = None  # why, if before its last iteration
+        model = self.build_model(cfg)
+        if _wants_channels_last(cfg, training=True):
+            to_channels_last(model)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        self._trainer = build_step(
+            cfg, create_ddp_model(model, broadcast_buffers=False), loader, optimizer
+        )
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = self.build_checkpointer(cfg)
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self._writers: list[Any] = []
+        self._left_out = LeftOut(Path(cfg.OUTPUT_DIR) / "skipped.jsonl")
+        self._averaging: Averaging | None = None
+        self._validation: ValidationLoss | None = None
+        self.register_hooks(self.build_hooks())
+
+    def build_checkpointer(self, cfg: CfgNode) -> Checkpointer:
+        return Checkpointer(
+            self._trainer.model,
+            cfg.OUTPUT_DIR,
+            trainer=weakref.proxy(self),
+            class_names=class_names_of(cfg.DATASETS.TRAIN[0]),
+            class_transfer=cfg.MODEL.CLASS_TRANSFER,
+            keep_last=cfg.SOLVER.CHECKPOINTS_KEPT,
+        )
 
     def build_hooks(self) -> list[Any]:
-        # The parent has just built its own checkpointer; its hooks take ours from here.
-        self.checkpointer: Checkpointer = Checkpointer(
-            self.model,
-            self.cfg.OUTPUT_DIR,
-            trainer=weakref.proxy(self),
-            class_names=class_names_of(self.cfg.DATASETS.TRAIN[0]),
-        )
-        hooks = super().build_hooks()
-        # After the writers: a stopped run has its last metrics on disk.
-        return hooks + ([self._stop] if self._stop is not None else [])
+        """Those of Detectron2's DefaultTrainer, in the order that this module's head describes."""
+        cfg = self.cfg
+        before: list[Any] = [hooks.IterationTimer(), hooks.LRScheduler()]
+        if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+            alone = cfg.clone()
+            alone.defrost()
+            alone.DATALOADER.NUM_WORKERS = 0  # beside the workers of the training itself
+            loader = self.build_train_loader(alone)
+            period, count = cfg.TEST.EVAL_PERIOD, cfg.TEST.PRECISE_BN.NUM_ITER
+            before.append(PreciseBN(period, self.model, loader, count))
+        if cfg.MODEL.EMA.ENABLED:
+            self._averaging = Averaging(self.model, decay=cfg.MODEL.EMA.DECAY)
+            before.append(self._averaging)
+        self._evaluation = Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate)
+        after: list[Any] = [self._evaluation, *self._judges()]
+        after.append(Writers(self.build_writers(), cfg.LOG.PERIOD))
+        saving = Checkpoints(cfg.SOLVER.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD, self._stop)
+        return [*before, saving, *after]
 
-    # v0.6's DefaultTrainer leaves the optimizer out of its checkpoints, so that a resumed run
-    # starts with zero momentum; main keeps it under this key. With these two, both do.
+    def build_black_box(self) -> BlackBox:
+        return BlackBox(
+            self.cfg.OUTPUT_DIR,
+            self.model,
+            config=self.cfg.dump(),
+            seed=getattr(self.data_loader.dataset, "seed", None),
+            optimizer=self.optimizer,
+            class_names=class_names_of(self.cfg.DATASETS.TRAIN[0]) or (),
+        )
+
+    def run_step(self) -> None:
+        super().run_step()
+        if has_line(self.iter + 1, self.cfg.LOG.PERIOD, self.max_iter):
+            self._trainer.flush()
+
+    def _judges(self) -> list[Any]:
+        """Hooks that look at an evaluation."""
+        solver = self.cfg.SOLVER
+        metric = Metric(self.cfg.TEST.BEST_METRIC, self.cfg.TEST.BEST_MODE)
+        found: list[Any] = []
+        if metric.name:
+            found.append(KeepBest(metric, evaluated_at=self._evaluated_at))
+        if solver.EARLY_STOP_PATIENCE:
+            found.append(
+                EarlyStop(
+                    metric,
+                    patience=solver.EARLY_STOP_PATIENCE,
+                    min_delta=solver.EARLY_STOP_MIN_DELTA,
+                    evaluated_at=self._evaluated_at,
+                )
+            )
+        return found
+
+    def build_writers(self) -> list[Any]:
+        """Where figures go; [] in all processes but the main one."""
+        self._writers = build_writers(
+            self.cfg,
+            max_iter=self.max_iter,
+            images_per_step=self.cfg.SOLVER.IMS_PER_BATCH,
+            counts=self._left_out.total,
+        )
+        return self._writers
+
+    def _evaluated_at(self) -> int | None:
+        return self._evaluation.evaluated_at
+
+    def _evaluate(self) -> Results:
+        """With the averaged weights, if there are some; on all test sets, losses included."""
+        with self.averaged():
+            results = self.test(self.cfg, self.model, stop=self._stop)
+            if self.cfg.TEST.VALIDATION_LOSS:
+                self._validation = self._validation or ValidationLoss(self.cfg)
+                results.update(self._validation(self.model))
+        self._last_eval_results = results
+        return results
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Within, the model has the weights that are evaluated: averaged ones, if asked for."""
+        if self._averaging is None:
+            return contextlib.nullcontext()
+        return self._averaging.apply_to(self.model)
+
+    # ---- the run
+
+    def train(self) -> dict[str, Any]:
+        """Train, evaluate; the results of the last evaluation as test() returns them, or {}."""
+        logging.getLogger(__name__).info("Starting training from iteration %d", self.start_iter)
+        self.iter = self.start_iter
+        self._trainer.black_box = self.build_black_box()
+        with EventStorage(self.start_iter) as self.storage, self._stop.deferred():
+            try:
+                if self._resumed:
+                    restore_storage(self.storage, self._resumed["storage"])
+                self.before_train()
+                if self._resumed:
+                    self._finish_step()
+                while self.iter < self.max_iter:
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                    self.iter += 1
+                self._trainer.flush()
+                self._evaluate_at_the_end()
+            finally:
+                self.after_train()
+                self._left_out.report()
+        return getattr(self, "_last_eval_results", None) or {}
+
+    def end_training(self, reason: str) -> None:
+        """Let the step in hand be the last one; a final checkpoint and evaluation follow."""
+        if self.iter + 1 < self.max_iter:
+            logging.getLogger(__name__).info("Ending after iteration %d: %s", self.iter + 1, reason)
+            self._ended = reason
+            self.max_iter = self.iter + 1
+            self.save("model_final")
+
+    def _finish_step(self) -> None:
+        """What the step before the checkpoint had left to do: all hooks behind `Checkpoints`."""
+        self.iter = self.storage.iter = self.start_iter - 1
+        place = next(i for i, hook in enumerate(self._hooks) if isinstance(hook, Checkpoints))
+        for hook in self._hooks[place + 1 :]:
+            hook.after_step()
+        self.iter = self.start_iter
+
+    def _evaluate_at_the_end(self) -> None:
+        self.storage.iter = self.iter
+        self._evaluation.run()
+
+    # ---- its state
+
+    def save(self, name: str | None = None) -> None:
+        """Write a checkpoint of the step in hand; all processes must call it.
+
+        Args:
+            name: without suffix; None is a periodic one, named after the iteration
+        """
+        self._trainer.flush()
+        self._rng_states = gathered_rng()
+        if name is None:
+            self.checkpointer.save_iteration(self.iter, provenance=self._provenance)
+        else:
+            self.checkpointer.save(name, iteration=self.iter, provenance=self._provenance)
+        self.after_save(self.iter + 1)
+        if name == "model_final" and self._averaging is not None:
+            self.checkpointer.save_averaged(self._averaging.averaged_state_dict(), self.iter)
+
+    # v0.6's DefaultTrainer leaves the optimizer out of its checkpoints; main keeps it under this
+    # key. The others are ours.
     def state_dict(self) -> dict[str, Any]:
         return TrainerBase.state_dict(self) | {
             "_trainer": self._trainer.state_dict(),
             "data_seed": self._trainer.data_loader.dataset.seed,
+            "run": {
+                "rng": self._rng_states,
+                "storage": storage_state(self.storage),
+                "figures": figures_written(self._metrics_file, self._writers),
+                "ended": self._ended,
+            },
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
+        logger = logging.getLogger(__name__)
         if "_trainer" in state_dict:
             self._trainer.load_state_dict(state_dict["_trainer"])
         else:
-            logging.getLogger(__name__).warning(
+            logger.warning(
                 "This checkpoint holds no optimizer state (Detectron2 v0.6 wrote it): "
                 "momentum starts from zero"
             )
+        self._resumed = state_dict.get("run")
         self._data_seed = state_dict.get("data_seed")
+        if self._resumed is None:
+            logger.warning(
+                "This checkpoint holds no random numbers and no figures (Detectron2 wrote it): "
+                "the run goes on, but not as if it had never stopped"
+            )
 
     def resume_or_load(self, resume: bool = True) -> Any:
-        """As Detectron2's; a resumed run goes on with the images that would have come next."""
-        loaded = super().resume_or_load(resume)
-        resume_at(self._trainer.data_loader, self.start_iter, self._data_seed)
+        """As Detectron2's; a resumed run goes on as if it had not been interrupted."""
+        loaded = self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        source = self.cfg.MODEL.WEIGHTS
+        if self.checkpointer.resumed_from is not None:
+            self.start_iter = self.iter + 1
+            source = self.checkpointer.resumed_from.path.name
+            self._go_on()
+        logging.getLogger(__name__).info(sentence(self.start_iter, self.max_iter, source))
         return loaded
 
-    def train(self) -> dict[str, Any]:
-        """Train, evaluate; the results of the last evaluation as test() returns them, or {}."""
-        super().train()
-        return getattr(self, "_last_eval_results", None) or {}
+    def _go_on(self) -> None:
+        resume_at(self._trainer.data_loader, self.start_iter, self._data_seed)
+        if self._resumed:
+            restore_rng(self._resumed["rng"])
+            if self._resumed["ended"]:
+                self._ended, self.max_iter = self._resumed["ended"], self.start_iter
+            if comm.is_main_process():
+                figures = self._resumed["figures"]
+                cut_figures(self._metrics_file, figures["bytes"])
+                go_on_writing(self._writers, figures["last_write"])
+
+    @property
+    def _metrics_file(self) -> Path:
+        return Path(self.cfg.OUTPUT_DIR) / "metrics.json"
+
+    # ---- its parts
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        if cfg.SOLVER.OPTIMIZER == "SGD":
-            return super().build_optimizer(cfg, model)
-        params = get_default_optimizer_params(
-            model,
-            base_lr=cfg.SOLVER.BASE_LR,
-            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        )
-        adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-        return adamw(params, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> TrainLoader:
@@ -165,7 +345,9 @@ class Trainer(DefaultTrainer):
             min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
             proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
         )
-        return build_train_loader(cfg, records, build_mapper(cfg, is_train=True))
+        loader = build_train_loader(cfg, records, build_mapper(cfg, is_train=True))
+        loader.worker_init_fn = outlive_termination
+        return loader
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
@@ -179,27 +361,39 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(
-        cls, cfg: CfgNode, model: torch.nn.Module, evaluators: list[DatasetEvaluator] | None = None
+        cls,
+        cfg: CfgNode,
+        model: torch.nn.Module,
+        evaluators: list[DatasetEvaluator] | None = None,
+        stop: StopRequest | None = None,
     ) -> Results:
         """Evaluate on each set of DATASETS.TEST; with one set, its figures alone.
 
         As Detectron2's, but masks are never pasted, and an image that does not decode is left out
         and named in the results. With TEST.AUG.ENABLED each set is evaluated a second time with
-        test-time augmentation; those figures have names that end in _TTA.
+        test-time augmentation; those figures have names that end in _TTA. A request to `stop` ends
+        it with `Interrupted`.
         """
+        stop = stop or StopRequest()
+        model = prepare_for_inference(
+            model,
+            fold_norms=cfg.MODEL.FOLD_NORMS,
+            channels_last=_wants_channels_last(cfg, training=False),
+            compile=cfg.MODEL.COMPILE,
+        )
         found: dict[str, dict[str, Any]] = {}
         failed: list[str] = []
         for place, name in enumerate(cfg.DATASETS.TEST):
             evaluator = evaluators[place] if evaluators else cls.build_evaluator(cfg, name)
-            found[name] = cls._test_one(cfg, model, name, evaluator, failed)
+            found[name] = cls._test_one(cfg, model, name, evaluator, failed, stop)
             if cfg.TEST.AUG.ENABLED and not evaluators:
-                plain = model.module if isinstance(model, DistributedDataParallel) else model
                 augmented = cls._test_one(
                     _without_resize(cfg),
-                    RCNNWithTTA(cfg, plain),
+                    RCNNWithTTA(cfg, model),
                     name,
                     cls.build_evaluator(cfg, name, "_TTA"),
                     [],
+                    stop,
                 )
                 found[name] |= {f"{task}_TTA": figures for task, figures in augmented.items()}
         results = Results(next(iter(found.values())) if len(found) == 1 else found)
@@ -214,13 +408,15 @@ class Trainer(DefaultTrainer):
         name: str,
         evaluator: DatasetEvaluator,
         failed: list[str],
+        stop: StopRequest,
     ) -> dict[str, Any]:
-        done = run_inference(
-            model,
-            cls.build_test_loader(cfg, name),
-            evaluator,
-            encoding_processes=_encoding_processes(cfg),
-        )
+        with inference_context(cfg, model):
+            done = run_inference(
+                model,
+                Interruptible(cls.build_test_loader(cfg, name), stop),
+                evaluator,
+                encoding_processes=_encoding_processes(cfg),
+            )
         failed += done.failed
         logger = logging.getLogger(__name__)
         for message in done.failed:
@@ -232,17 +428,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, suffix: str = "") -> DatasetEvaluator:
-        """
-        Args:
-            suffix: of the folder with the detections
-        """
-        kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-        if kind not in EVALUATORS:
-            raise UsageError(
-                f"data set {dataset_name!r} has the evaluator type {kind!r}; "
-                f"there are evaluators for: {', '.join(EVALUATORS)}"
-            )
-        return EVALUATORS[kind](cfg, dataset_name, suffix)
+        """See `evaluators.build_evaluator`."""
+        return build_evaluator(cfg, dataset_name, suffix)
 
 
 def _encoding_processes(cfg: CfgNode) -> int:
@@ -259,3 +446,8 @@ def _without_resize(cfg: CfgNode) -> CfgNode:
     cfg.defrost()
     cfg.INPUT.MIN_SIZE_TEST = 0
     return cfg
+
+
+def _wants_channels_last(cfg: CfgNode, *, training: bool) -> bool:
+    half = cfg.SOLVER.AMP.ENABLED if training else cfg.TEST.PRECISION != "float32"
+    return wants_channels_last(cfg.MODEL.CHANNELS_LAST, cfg.MODEL.DEVICE, half=half)

@@ -9,11 +9,13 @@ from .mask_heads import FCNMaskHead
 from .mlp_mask_head import MLPMaskHead
 from .roi_extractor import RoIExtractor
 from .roi_heads import MaskRCNNRes5ROIHeads, MaskRCNNROIHeads
+from .rpn import MaskRCNNRPN
 
 __all__ = [
     "FCNMaskHead",
     "MLPMaskHead",
     "MaskRCNNROIHeads",
+    "MaskRCNNRPN",
     "MaskRCNNRes5ROIHeads",
     "RoIExtractor",
     "build_nonlocal_resnet_backbone",

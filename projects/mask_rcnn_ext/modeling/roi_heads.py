@@ -15,6 +15,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import (
     ROI_HEADS_REGISTRY,
     Res5ROIHeads,
+    ROIHeads,
     StandardROIHeads,
     build_mask_head,
 )
@@ -23,7 +24,9 @@ from detectron2.structures import Instances
 
 from .box_predictor import SoftNMSBoxPredictor
 from .config_keys import head_keys
+from .normalisers import counts_of, is_shared_step, weigh_by_counts
 from .roi_extractor import POOLER_TYPES, RoIExtractor
+from .sampling import PROPOSALS, each_image, next_image
 
 HEADS = ("ROI_BOX_HEAD", "ROI_MASK_HEAD", "ROI_KEYPOINT_HEAD")
 
@@ -58,8 +61,38 @@ def _for_detectron2(cfg: CfgNode) -> CfgNode:
     return cfg
 
 
+class GlobalBatchROIHeads(ROIHeads):
+    """RoI heads whose step is that of the global batch, whatever part of it this process has.
+
+    Within `sampling.draws` proposals are sampled image by image, and with several processes the
+    losses average to those of all RoIs (`normalisers`). A class names it before Detectron2's heads.
+    """
+
+    _sampled: list[Instances] | None = None  # for the time of a forward
+
+    def label_and_sample_proposals(
+        self, proposals: list[Instances], targets: list[Instances]
+    ) -> list[Instances]:
+        with each_image(PROPOSALS, len(targets)):
+            self._sampled = super().label_and_sample_proposals(proposals, targets)
+        return self._sampled
+
+    def _sample_proposals(
+        self, matched_idxs: torch.Tensor, *args: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        with next_image(matched_idxs.device):
+            return super()._sample_proposals(matched_idxs, *args)
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[list[Instances], dict[str, torch.Tensor]]:
+        proposals, losses = super().forward(*args, **kwargs)
+        if self._sampled is not None and is_shared_step(self):
+            losses = weigh_by_counts(losses, counts_of(self, self._sampled))
+        self._sampled = None
+        return proposals, losses
+
+
 @ROI_HEADS_REGISTRY.register()
-class MaskRCNNROIHeads(StandardROIHeads):
+class MaskRCNNROIHeads(GlobalBatchROIHeads, StandardROIHeads):
     """Separate branches on one level or a pyramid (paper figure 4 right; C5 of table 2d)."""
 
     @configurable
@@ -121,7 +154,7 @@ def _with_our_nms(parts: dict[str, Any], cfg: CfgNode) -> dict[str, Any]:
 
 
 @ROI_HEADS_REGISTRY.register()
-class MaskRCNNRes5ROIHeads(Res5ROIHeads):
+class MaskRCNNRes5ROIHeads(GlobalBatchROIHeads, Res5ROIHeads):
     """Branches that share res5 on a C4 feature (paper figure 4 left).
 
     The box head's pooler keys count for both branches; the mask branch has no RoI layer of its own.

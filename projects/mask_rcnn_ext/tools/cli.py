@@ -5,35 +5,33 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
 
 from .. import __version__
 from ..errors import exit_code_of
-from . import (
-    analyze,
-    bench,
-    data,
-    evaluate,
-    inspect_verb,
-    predict,
-    quickstart,
-    scenes,
-    train,
-    weights,
-)
 
 PROGRAM = "mask-rcnn-ext"
+# verb -> module here, imported when it is needed: the doctor must run where others cannot
 VERBS = {
-    "analyze": analyze,
-    "bench": bench,
-    "data": data,
-    "eval": evaluate,
-    "inspect": inspect_verb,
-    "predict": predict,
-    "quickstart": quickstart,
-    "scenes": scenes,
-    "train": train,
-    "weights": weights,
+    "analyze": "analyze",
+    "bench": "bench",
+    "data": "data",
+    "doctor": "doctor",
+    "eval": "evaluate",
+    "inspect": "inspect_verb",
+    "predict": "predict",
+    "quickstart": "quickstart",
+    "replay": "replay",
+    "scenes": "scenes",
+    "submit": "submit",
+    "train": "train",
+    "weights": "weights",
 }
+
+
+def _module(verb: str) -> ModuleType:
+    return import_module(f".{VERBS[verb]}", __package__)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,7 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, module in VERBS.items():
+    for name in VERBS:
+        module = _module(name)
         verb = verbs.add_parser(
             name,
             help=module.HELP,
@@ -58,11 +57,14 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console command; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    program = " ".join([PROGRAM, *words[:1]])
+    if words[:1] == ["doctor"]:
+        return exit_code_of(lambda: _module("doctor").main(words[1:], program), program)
     if words[:1] == ["train"]:
         # Detectron2's own parser has the last word there, its --help included.
-        return exit_code_of(lambda: train.train(words[1:]), f"{PROGRAM} train")
+        return exit_code_of(lambda: _module("train").train(words[1:]), program)
     args = build_parser().parse_args(words)
-    return exit_code_of(lambda: args.run(args), f"{PROGRAM} {args.verb}")
+    return exit_code_of(lambda: args.run(args), program)
 
 
 if __name__ == "__main__":

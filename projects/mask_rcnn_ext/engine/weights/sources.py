@@ -18,7 +18,7 @@ from ...errors import UserError
 from .torchvision_names import is_torchvision, to_detectron2
 
 # Where programs put the model's state dict beside optimizer, epoch and the like.
-_WRAPPERS = ("model", "state_dict", "model_state", "blobs")
+WRAPPERS = ("model", "state_dict", "model_state", "blobs")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def recognise(content: Any, name: str) -> Source:
     content, state = _state_dict(content, name)
     author = str(content.get("__author__", ""))
     weights = {k: v for k, v in state.items() if not k.endswith("_momentum")}
-    tensors = {k: t for k, v in weights.items() if (t := _tensor(v)) is not None}
+    tensors = {k: t for k, v in weights.items() if (t := to_tensor(v)) is not None}
     skipped = [key for key in state if key not in tensors]
     if not tensors:
         raise UserError(
@@ -92,13 +92,14 @@ def _state_dict(content: Any, name: str) -> tuple[Mapping[str, Any], Mapping[str
             f"{name} holds a {type(content).__name__}, not weights by name; expected a state dict"
         )
     content = {str(key): value for key, value in content.items()}
-    for wrapper in _WRAPPERS:
+    for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), Mapping):
             return content, {str(key): value for key, value in content[wrapper].items()}
     return content, content
 
 
-def _tensor(value: Any) -> torch.Tensor | None:
+def to_tensor(value: Any) -> torch.Tensor | None:
+    """A tensor or an array of numbers as a tensor; None for anything else."""
     if isinstance(value, torch.Tensor):
         return value.detach()
     # numpy's 16-byte floats have no place in torch

@@ -7,9 +7,11 @@
   bench eval     evaluation's two parts: masks to RLE as above, and COCO figures, ours and
                  pycocotools', arrays compared
   bench data     samples a second from images, and loading a large annotation file, ours and stock's
+  bench train    images a second and memory of training, ours and stock's
+  bench infer    the same of inference, from a decoded image to RLE masks, and its stages
 
 Nothing is downloaded. Features, RoIs, masks, weights and annotation files are random with fixed
-seeds; only the samples of `bench data` are made from images, of a data set or of scenes.
+seeds; `bench data`, `train` and `infer` take images, of a data set or generated scenes.
 Progress goes to stderr, the table to stdout.
 """
 
@@ -23,8 +25,9 @@ from typing import Any
 
 from ..scenes import parse_size
 
-HELP = "measure our RoI layers and masks against stock, or the parts of a model"
+HELP = "measure training, inference and their parts against stock, or the parts of a model"
 
+QUICK_START = "quickstart/mask_rcnn_R_18_FPN_scenes.yaml"
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 _CASES = ("v2", "align", "max", "pool", "warp", "c4", "c5")
 
@@ -223,7 +226,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--file-repeats", type=positive, default=3, metavar="N", help="timed turns (default: 3)"
     )
 
+    train = what.add_parser(
+        "train",
+        help="training: ours beside stock",
+        description="Training in images a second and memory: our loader, model, step and optimizer "
+        "beside Detectron2's, in turns, from the same weights.",
+    )
+    train.add_argument(
+        "--config-file",
+        metavar="FILE",
+        help="as for `train` (default: the quick start's, on generated scenes)",
+    )
+    train.add_argument(
+        "--iterations", type=positive, default=20, metavar="N", help="of a block (default: 20)"
+    )
+
+    infer = what.add_parser(
+        "infer",
+        help="inference: ours beside stock",
+        description="Inference from a decoded image to boxes and RLE masks, in stages: ours beside "
+        "Detectron2's model, paste and pycocotools' encode, in turns.",
+    )
+    infer.add_argument(
+        "--config-file",
+        default="COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+        metavar="FILE",
+        help="as for `train` (default: R-50-FPN)",
+    )
+    infer.add_argument(
+        "--image-size",
+        type=parse_size,
+        metavar="HxW",
+        help="network input before padding, pixels (default: as the config resizes each image)",
+    )
+    infer.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="whose images (default: coco_2017_train if it is there, else scenes)",
+    )
+    infer.add_argument(
+        "--images", type=positive, default=4, metavar="N", help="of them (default: 4)"
+    )
+    for each, key, choices in (
+        (train, "amp", ("off", "float16", "bfloat16")),
+        (infer, "precision", ("float32", "float16", "bfloat16")),
+    ):
+        each.add_argument(
+            f"--{key}", choices=choices, help=f"arithmetic of ours (default: {choices[0]})"
+        )
+        each.add_argument(
+            "--device", choices=("cpu", "cuda"), help="(default: the GPU if there is one)"
+        )
+        each.add_argument("opts", nargs="*", metavar="KEY VALUE", help="config overrides")
+
     for each, turns in (
+        (train, "blocks (default: 7)"),
+        (infer, "turns (default: 5)"),
         (evaluation, "turns (default: 3)"),
         (data, "turns with the samples (default: 7)"),
         (roi, "turns (default: 7; on a GPU 50)"),
@@ -266,6 +324,8 @@ def run(args: argparse.Namespace) -> int:
             "targets": _targets,
             "eval": _eval,
             "data": _data,
+            "train": _train,
+            "infer": _infer,
         }[args.what]
         text, measured = measure(args)
     print(text)
@@ -359,6 +419,49 @@ def _data(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         texts.append(data_file.as_text(sides, facts))
         measured["file"] = {**facts, **{name: side.as_json() for name, side in sides.items()}}
     return "\n\n".join(texts), measured
+
+
+def _train(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from .train import as_text, run_train, scenes_for
+
+    # Scenes only where nothing else is asked for: a config's own data set is there or refused.
+    with contextlib.nullcontext() if args.config_file else scenes_for():
+        amp = [] if args.amp in (None, "off") else ["SOLVER.AMP.PRECISION", args.amp]
+        amp += [] if args.amp is None else ["SOLVER.AMP.ENABLED", str(args.amp != "off")]
+        cfg = _config(args, args.config_file or QUICK_START, amp)
+        result = run_train(cfg, args.iterations, args.repeats or 7)
+    facts = {"config_file": args.config_file or QUICK_START, "opts": args.opts}
+    return as_text(result), {**facts, **result.as_json()}
+
+
+def _infer(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    from .infer import as_text, run_infer
+
+    opts = ["TEST.PRECISION", args.precision] if args.precision else []
+    cfg = _config(args, args.config_file, opts)
+    result = run_infer(cfg, args.image_size, args.dataset, args.images, args.repeats or 5)
+    return as_text(result), {
+        "config_file": args.config_file,
+        "opts": args.opts,
+        **result.as_json(),
+    }
+
+
+def _config(args: argparse.Namespace, config_file: str, opts: list[str]) -> Any:
+    """The config with the verb's own options, then the user's overrides."""
+    import torch
+
+    from ...config import load_config
+    from ...data.registration import register_from
+    from ...engine.setup import check_device
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    # A config's ImageNet weights are none of a detector; trained ones come by MODEL.WEIGHTS.
+    fixed = ["MODEL.DEVICE", device, "MODEL.WEIGHTS", ""]
+    cfg = load_config(config_file, [*fixed, *opts, *args.opts])
+    check_device(cfg.MODEL.DEVICE, 1)
+    register_from(cfg.DATASETS.REGISTRY)
+    return cfg
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ def test_our_keys_overwrite_no_default_of_detectron2():
     ours_flat, theirs_flat = ({k: repr(v) for k, v in flatten(cfg)} for cfg in (ours, theirs))
     assert theirs_flat.items() <= ours_flat.items()
     assert set(ours_flat) - set(theirs_flat) == {
+        "DATALOADER.PAD_TO_GLOBAL_BATCH",
         "DATASETS.CHECK",
         "DATASETS.MAX_IMAGES",
         "DATASETS.REGISTRY",
@@ -102,7 +103,7 @@ def test_overrides_win_over_the_file_and_the_result_is_frozen(tmp_path):
         (["SOLVER.IMS_PER_BATCH", "0"], "SOLVER.IMS_PER_BATCH is 0"),
         (["DATASETS.MAX_IMAGES", "-1"], "DATASETS.MAX_IMAGES is -1"),
         (["MODEL.ROI_HEADS.NUM_CLASSES", "0"], "background not counted"),
-        (["SOLVER.OPTIMIZER", "Adam"], "'SGD' or 'AdamW'"),
+        (["SOLVER.OPTIMIZER", "Adam"], "expected SGD or AdamW"),
         (["INPUT.MASK_FORMAT", "png"], "'polygon' or 'bitmask'"),
         (["MODEL.ROI_MASK_HEAD.NAME", "FCNMaskHed"], "known: .*FCNMaskHead"),
         (["MODEL.BACKBONE.NAME", "resnet"], "known: .*build_resnet_fpn_backbone"),

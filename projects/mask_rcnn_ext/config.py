@@ -198,8 +198,6 @@ def finalize_config(cfg: CfgNode) -> None:
             f"MODEL.PROPOSAL_GENERATOR.NAME is {cfg.MODEL.PROPOSAL_GENERATOR.NAME!r}; "
             "PrecomputedProposals goes with True, any other name with False"
         )
-    if cfg.SOLVER.OPTIMIZER not in ("SGD", "AdamW"):
-        raise UsageError(f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r}, expected 'SGD' or 'AdamW'")
     if cfg.INPUT.MASK_FORMAT not in ("polygon", "bitmask"):
         raise UsageError(
             f"INPUT.MASK_FORMAT is {cfg.INPUT.MASK_FORMAT!r}, expected 'polygon' or 'bitmask'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -63,7 +64,8 @@ def kill_at_random(
     while killed < kills:
         pid = run.start(run.command(*flags, **overrides))
         time.sleep(chance.uniform(0.2, longest))
-        os.killpg(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
         if zygote.wait() == 0:
             return killed  # it was faster
         killed += 1

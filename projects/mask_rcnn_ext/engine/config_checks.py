@@ -29,6 +29,11 @@ def check_engine_keys(cfg: CfgNode) -> None:
     check_speed_keys(cfg)
     check_step_keys(cfg)
     check_writer_keys(cfg)
+    if cfg.DATALOADER.PAD_TO_GLOBAL_BATCH not in (True, False, "auto"):
+        raise UsageError(
+            f"DATALOADER.PAD_TO_GLOBAL_BATCH is {cfg.DATALOADER.PAD_TO_GLOBAL_BATCH!r}, expected "
+            "True, False or 'auto'"
+        )
     if cfg.MODEL.CLASS_TRANSFER not in ("", *CHOICES):
         raise UsageError(
             f"MODEL.CLASS_TRANSFER is {cfg.MODEL.CLASS_TRANSFER!r}, expected '' or one of "

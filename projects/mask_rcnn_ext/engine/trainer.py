@@ -32,6 +32,7 @@ from ..data.mappers.forgiving import ForgivingMapper
 from ..data.registration import class_names_of
 from ..data.run_records import select_records
 from ..evaluation.inference import run_inference
+from ..modeling.padding import pad_like_the_global_batch
 from ..modeling.speed import prepare_for_inference, to_channels_last, wants_channels_last
 from ..modeling.test_time_augmentation import RCNNWithTTA
 from .averaging import Averaging
@@ -99,6 +100,8 @@ class Trainer(DefaultTrainer):
         self.storage = EventStorage()
         self._ended: str | None = None  # why, if before its last iteration
         model = self.build_model(cfg)
+        if _pads_to_global_batch(cfg):
+            pad_like_the_global_batch(model)
         if _wants_channels_last(cfg, training=True):
             to_channels_last(model)
         optimizer = self.build_optimizer(cfg, model)
@@ -446,6 +449,11 @@ def _without_resize(cfg: CfgNode) -> CfgNode:
     cfg.defrost()
     cfg.INPUT.MIN_SIZE_TEST = 0
     return cfg
+
+
+def _pads_to_global_batch(cfg: CfgNode) -> bool:
+    asked = cfg.DATALOADER.PAD_TO_GLOBAL_BATCH
+    return torch.device(cfg.MODEL.DEVICE).type == "cpu" if asked == "auto" else bool(asked)
 
 
 def _wants_channels_last(cfg: CfgNode, *, training: bool) -> bool:

@@ -31,6 +31,7 @@ from ...data.registration import DATASETS_ENV
 from ...data.scenes import generate_splits
 from ...engine.checkpoint import Checkpointer
 from ...engine.optimizer import build_optimizer
+from ...engine.precision import training_dtype
 from ...engine.step import build_step
 from ...engine.trainer import Trainer
 from ...modeling.speed import to_channels_last, wants_channels_last
@@ -162,7 +163,7 @@ def run_train(cfg: CfgNode, iterations: int, repeats: int) -> Result:
                 side.losses.append(side.total_loss())
     for side in sides:
         side.memory = peak_memory(_block(side, 1), device)
-    amp = cfg.SOLVER.AMP.ENABLED
+    amp = cfg.SOLVER.AMP.ENABLED and device.type == "cuda"
     facts = {
         **environment(device),
         "iterations": iterations,
@@ -170,8 +171,8 @@ def run_train(cfg: CfgNode, iterations: int, repeats: int) -> Result:
         "batch": cfg.SOLVER.IMS_PER_BATCH,
         "train_set": list(cfg.DATASETS.TRAIN),
         "workers": cfg.DATALOADER.NUM_WORKERS,
-        "precision": cfg.SOLVER.AMP.PRECISION if amp else "float32",
-        "stock_precision": "float16" if amp and device.type == "cuda" else "float32",
+        "precision": str(training_dtype(cfg, device) or torch.float32).removeprefix("torch."),
+        "stock_precision": "float16" if amp else "float32",
     }
     return Result(*sides, first, facts)
 

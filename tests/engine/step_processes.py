@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step_toys import From, Keeping, histories, run_steps, sgd, toy_batches, toy_model
+from step_toys import BAD, FAR, From, Keeping, histories, run_steps, sgd, toy_batches, toy_model
 from torch.nn.parallel import DistributedDataParallel
 
 from mask_rcnn_ext.engine.step import TrainStep
@@ -23,17 +23,18 @@ def work(rank: int, folder: str) -> None:
     found = {
         "good": _train(rank, parts=2),
         "skip": _train(rank, bad=[1], on_nonfinite="skip"),
+        "far": _train(rank, bad=[1], mark=FAR, on_nonfinite="skip"),
         "raise": _train(rank, bad=[1]),
     }
     torch.save(found, Path(folder) / f"found{rank}.pth")
     torch.distributed.destroy_process_group()
 
 
-def _train(rank: int, bad: Any = (), **keywords: Any) -> dict[str, Any]:
+def _train(rank: int, bad: Any = (), mark: str = BAD, **keywords: Any) -> dict[str, Any]:
     """Three steps; the last sample of a bad batch is the second process's."""
 
     def share():
-        for batch in toy_batches(BATCH, bad=bad):
+        for batch in toy_batches(BATCH, bad=bad, mark=mark):
             yield batch[rank::2]
 
     model = DistributedDataParallel(toy_model())

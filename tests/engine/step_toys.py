@@ -13,10 +13,14 @@ from mask_rcnn_ext.engine.step import TrainStep
 
 Batch = list[dict[str, Any]]
 BAD = "bad"
+FAR = "far"
 
 
 class Toy(nn.Module):
-    """Two losses, each a mean over the images; a sample with the key "bad" makes one a NaN."""
+    """Two losses, each a mean over the images; a sample with the key "bad" makes them NaN.
+
+    One with the key "far" makes a loss infinite and leaves all gradients finite.
+    """
 
     def __init__(self, norm: bool = False):
         super().__init__()
@@ -31,14 +35,16 @@ class Toy(nn.Module):
             x = x * float("nan")
         out = self.second(torch.tanh(self.norm(self.first(x))))
         one = (out[:, 0].float() - y).square().mean()
+        if any(FAR in sample for sample in batch):
+            one = one + float("inf")
         return {"loss_one": one, "loss_two": out[:, 1].float().abs().mean()}
 
 
-def toy_batches(size: int, *, bad: Sequence[int] = ()) -> Iterator[Batch]:
+def toy_batches(size: int, *, bad: Sequence[int] = (), mark: str = BAD) -> Iterator[Batch]:
     """Endless; batch k is always the same.
 
     Args:
-        bad: which batches give a NaN
+        bad: which batches have `mark` in their last sample
     """
     number = 0
     while True:
@@ -49,7 +55,7 @@ def toy_batches(size: int, *, bad: Sequence[int] = ()) -> Iterator[Batch]:
             for place, image in enumerate(images)
         ]
         if number in bad:
-            batch[-1][BAD] = True
+            batch[-1][mark] = True
         yield batch
         number += 1
 

@@ -72,6 +72,7 @@ def test_within_apply_to_the_model_has_the_averages_and_afterwards_its_own():
     assert same_bits(model, own)
     assert all(a is b for a, b in zip(parameters, model.parameters(), strict=True))
     assert averages.keys() == model.state_dict().keys()
+    assert "second.bias" not in averaging.state_dict()["averages"]
     assert torch.equal(averages["norm.running_var"], own.norm.running_var)
 
 

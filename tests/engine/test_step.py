@@ -10,6 +10,7 @@ import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils import comm
 from detectron2.utils.events import EventStorage, get_event_storage
 from step_toys import From, histories, run_steps, same_bits, sgd, toy_batches, toy_model
 from torch import nn
@@ -19,6 +20,7 @@ from mask_rcnn_ext import load_config
 from mask_rcnn_ext.engine import step as step_module
 from mask_rcnn_ext.engine.optimizer import build_optimizer
 from mask_rcnn_ext.engine.step import TrainStep, build_step, check_step_keys
+from mask_rcnn_ext.engine.step_metrics import PendingMetrics
 from mask_rcnn_ext.errors import UsageError
 from mask_rcnn_ext.modeling.sampling import draws
 
@@ -189,11 +191,24 @@ def test_losses_wait_for_the_period_and_keep_their_iterations():
             values = histories(storage).get("total_loss", [])
             seen.append([i for _, i in values])
         assert seen == [[], [], [0, 1, 2], [0, 1, 2], [0, 1, 2]]
+        storage.iter = 9
         step.flush()
         step.flush()
         assert [i for _, i in histories(storage)["loss_one"]] == [0, 1, 2, 3, 4]
-        assert storage.iter == 4
+        assert storage.iter == 9
         assert storage.latest()["total_loss"][1] == 4
+
+
+def test_processes_are_averaged_and_the_slowest_counts(monkeypatch):
+    pending = PendingMetrics()
+    pending.add(3, {"a": torch.tensor(1.0), "b": torch.tensor(2.0)}, 0.25)
+    other = [(0.75, {"a": 2.0, "b": 6.0})]
+    monkeypatch.setattr(comm, "gather", lambda own: [own, other])
+    with EventStorage() as storage:
+        pending.flush()
+    values = {name: history.latest() for name, history in storage.histories().items()}
+    assert values == {"data_time": 0.75, "total_loss": 5.5, "a": 1.5, "b": 4.0}
+    assert len(pending) == 0
 
 
 def test_what_the_model_logs_itself_is_the_mean_of_the_parts():

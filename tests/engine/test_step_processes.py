@@ -37,8 +37,9 @@ def test_two_processes_give_the_losses_and_weights_of_one(found):
     assert second["losses"] == {}  # the first process logs
 
 
-def test_both_leave_out_the_step_in_which_one_has_a_bad_loss(found):
-    first, second = (each["skip"] for each in found)
+@pytest.mark.parametrize("case", ["skip", "far"])
+def test_both_leave_out_the_step_in_which_one_has_a_bad_loss(found, case):
+    first, second = (each[case] for each in found)
     assert first["skipped"] == second["skipped"] == 1
     assert same_bits(_loaded(first["weights"]), _loaded(second["weights"]))
     assert all(torch.isfinite(w).all() for w in first["weights"].values())

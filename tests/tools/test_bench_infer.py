@@ -134,6 +134,22 @@ def test_frozen_norms_get_the_statistics_of_their_input():
         torch.testing.assert_close(out.std((0, 2, 3)), torch.ones(out.shape[1]), rtol=0, atol=0.1)
 
 
+def test_random_weights_become_realistic():
+    torch.manual_seed(0)
+    cfg = load_config(bench.QUICK_START, ["MODEL.DEVICE", "cpu", *FROZEN])
+    model = build_model(cfg).eval()
+    sample = {"image": torch.randint(0, 256, (3, 96, 96))}
+    with torch.no_grad():
+        bench_infer._make_realistic(model, sample, cfg)
+        (found,) = model.inference([sample], do_postprocess=False)
+    assert not torch.equal(
+        model.backbone.bottom_up.res2[0].conv1.norm.running_mean, torch.zeros(64)
+    )
+    assert len(found) > 50
+    inside = (found.pred_masks > 0.5).float().mean()
+    assert 0.8 < inside < 1  # but for some holes
+
+
 def test_ours_folds_and_turns_as_the_config_says(monkeypatch, scenes):
     asked = []
 
@@ -187,8 +203,13 @@ def test_the_table_without_masks():
     }
     text = bench_infer.as_text(bench_infer.Result(side, side, agreement, 3.0, facts))
     assert "mask IoU" not in text
-    assert "1500.0 (1500.0-1500.0)" in text  # of one image
+    for milliseconds in ("500.0 (500.0-500.0)", "1500.0 (1500.0-1500.0)"):  # of one image
+        assert f" {milliseconds}" in text
     assert "0.67" in text
+    assert "random scores" not in text
+    facts |= {"weights": bench_infer.RANDOM, "precision": "bfloat16"}
+    text = bench_infer.as_text(bench_infer.Result(side, side, agreement, 3.0, facts))
+    assert "random scores tie" in text
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ network inputs is compared.
 
 Random weights would detect nothing. They are therefore given the statistics of a trained model:
 each frozen norm those of its input, the classifier and its background as many candidates as make
-the detections, most cells of a mask inside it. `WEIGHTS` says which were used.
+the detections, most cells of a mask inside it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from .data_mapper import benchmark_records
 from .stock import stock_config
 from .timing import Spread, clock, environment, megabytes, peak_memory, say, table
 
+RANDOM = "random, with the statistics of a trained model"
 STAGES = ("input", "model", "masks")
 _SEED = 0
 _CANDIDATES = 3  # a detection, before suppression
@@ -138,7 +139,7 @@ def run_infer(
     stock_model = build_model(stock_cfg).eval()
     with benchmark_records(dataset, images) as (name, records):
         pictures = [read_image(r["file_name"], cfg.INPUT.FORMAT) for r in records]
-    weights = cfg.MODEL.WEIGHTS or "random, with the statistics of a trained model"
+    weights = cfg.MODEL.WEIGHTS or RANDOM
     stock_resize = _stock_resize(stock_cfg, image_size)
     if cfg.MODEL.WEIGHTS:
         Checkpointer(trained, save_dir="").load(cfg.MODEL.WEIGHTS)
@@ -386,6 +387,8 @@ def as_text(result: Result) -> str:
     sizes = sorted({"x".join(map(str, size)) for size in facts["network_inputs"]})
     agreement = result.agreement
     mask = "" if agreement.mask_iou is None else f", mean mask IoU {agreement.mask_iou:.4f}"
+    made_up = facts["weights"] == RANDOM and facts["precision"] != "float32"
+    caution = "; random scores tie in 16 bits, so compare with MODEL.WEIGHTS" if made_up else ""
     return "\n".join(
         [
             f"{facts['device_name']}, {facts['threads']} threads, torch {facts['torch']}; {count} "
@@ -395,7 +398,7 @@ def as_text(result: Result) -> str:
             f"{facts['precision']}, stock in float32",
             table(header, rows),
             f"from the same inputs: {100 * agreement.found:.1f} % of the detections alike (class, "
-            f"IoU 0.99), scores differ by {agreement.score:.1e} at most{mask}",
+            f"IoU 0.99), scores differ by {agreement.score:.1e} at most{mask}{caution}",
             "input: a decoded image to the model's input; model: to boxes and raw masks; masks: to "
             "RLE in the image's own size. Medians (quartiles); the ratio is taken turn by turn.",
             "Peak: memory of one image beyond the weights.",

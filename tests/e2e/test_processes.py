@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -178,9 +179,14 @@ def machines() -> Iterator[list[str]]:
 
 
 def _on(machine: str, runner: Runner, command: list[str], **variables: str) -> subprocess.Popen:
-    # There is no name server there: do not wait for one.
-    variables = {"RES_OPTIONS": "timeout:1 attempts:1"} | variables
-    return _start(runner, ["ip", "netns", "exec", machine, *command], **variables)
+    # There is no name server there, and torch asks for the names of addresses: a file has them.
+    # `ip netns exec` gives the command mounts of its own.
+    hosts = runner.out.parent / "hosts"
+    names = [f"{MASTER[:-1]}{number} machine{number - 1}" for number in (1, 2)]
+    hosts.write_text("\n".join(["127.0.0.1 localhost", *names]) + "\n")
+    script = f'mount --bind {shlex.quote(str(hosts))} /etc/hosts && exec "$@"'
+    inside = ["ip", "netns", "exec", machine, "sh", "-c", script, "sh"]
+    return _start(runner, [*inside, *command], **variables)
 
 
 def _all(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:

@@ -151,6 +151,6 @@ def test_fused_where_there_is_none(monkeypatch):
     monkeypatch.setattr(optimizer_module, "has_fused", lambda *a: False)
     cfg = _config()
     assert not build_optimizer(cfg, _net()).param_groups[0]["fused"]
-    for value in (True, "True"):
+    for value in (True,):
         with pytest.raises(UsageError, match="SOLVER.FUSED is True.*AdamW for cpu"):
             build_optimizer(_with_fused(cfg, value), _net())

@@ -31,7 +31,8 @@ def test_which_arithmetic_training_has():
     on = ("SOLVER.AMP.ENABLED", "True")
     assert training_dtype(_config(*on), CPU) is torch.bfloat16
     assert training_dtype(_config(*on), CUDA) is torch.float16  # as Detectron2
-    assert training_dtype(_config(*on, "SOLVER.AMP.PRECISION", "float16"), CUDA) is torch.float16
+    half = ("SOLVER.AMP.PRECISION", "float16", "MODEL.DEVICE", "cuda")
+    assert training_dtype(_config(*on, *half), CUDA) is torch.float16
 
 
 def test_a_gpu_without_bfloat16_is_told(monkeypatch):

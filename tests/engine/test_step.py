@@ -421,7 +421,7 @@ def test_a_batch_that_cannot_be_split_is_refused():
         ("SOLVER.NONFINITE_LIMIT", -1, "at least 0"),
         ("LOG.PERIOD", 0, "at least 1"),
         ("SOLVER.ON_NONFINITE", "ignore", "raise or skip"),
-        ("SOLVER.FUSED", "yes", "'auto', True or False"),
+        ("SOLVER.FUSED", "yes", "True, False or None"),
         ("TEST.PRECISION", "int8", "float32, float16, bfloat16"),
     ],
 )

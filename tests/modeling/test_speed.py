@@ -166,13 +166,12 @@ def test_channels_last_weights_give_channels_last_features():
 @pytest.mark.parametrize(
     ("setting", "device", "half", "expected"),
     [
+        (None, "cpu", False, True),
         ("auto", "cpu", False, True),
         ("auto", "cuda", False, False),
         ("auto", "cuda:1", True, True),
         (True, "cuda", False, True),
         (False, "cpu", True, False),
-        ("False", "cpu", False, False),
-        ("True", "cuda", False, True),
     ],
 )
 def test_what_auto_means(setting, device, half, expected):
@@ -192,11 +191,11 @@ def config(*words: object):
     [("CHANNELS_LAST", "yes"), ("CHANNELS_LAST", 1), ("COMPILE", "auto"), ("FOLD_NORMS", "auto")],
 )
 def test_a_wrong_value_is_named(words):
-    with pytest.raises(UsageError, match=f"MODEL.{words[0]} is {words[1]!r}, expected .*True or"):
+    with pytest.raises(UsageError, match=f"MODEL.{words[0]} is {words[1]!r}, expected True"):
         check_speed_keys(config(*words))
 
 
-@pytest.mark.parametrize("value", [True, False, "auto", "True", "False"])
+@pytest.mark.parametrize("value", [True, False, None, "auto"])
 def test_the_values_there_are(value):
     check_speed_keys(config("CHANNELS_LAST", value))
 

@@ -29,10 +29,10 @@ def check_engine_keys(cfg: CfgNode) -> None:
     check_speed_keys(cfg)
     check_step_keys(cfg)
     check_writer_keys(cfg)
-    if cfg.DATALOADER.PAD_TO_GLOBAL_BATCH not in (True, False, "auto"):
+    padding = cfg.DATALOADER.PAD_TO_GLOBAL_BATCH
+    if padding is not None and not isinstance(padding, bool):
         raise UsageError(
-            f"DATALOADER.PAD_TO_GLOBAL_BATCH is {cfg.DATALOADER.PAD_TO_GLOBAL_BATCH!r}, expected "
-            "True, False or 'auto'"
+            f"DATALOADER.PAD_TO_GLOBAL_BATCH is {padding!r}, expected True, False or None"
         )
     if cfg.MODEL.CLASS_TRANSFER not in ("", *CHOICES):
         raise UsageError(

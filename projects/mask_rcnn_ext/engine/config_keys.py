@@ -16,13 +16,13 @@ def add_engine_keys(cfg: CfgNode) -> None:
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # With several processes, pad the images of each to the largest of all, as one process does, so
     # that losses do not depend on their number. True costs pixels that are computed in vain (with
-    # 8 processes of 2 COCO images a fifth); "auto" is True on a CPU, False on a GPU.
-    cfg.DATALOADER.PAD_TO_GLOBAL_BATCH = "auto"
+    # 8 processes of 2 COCO images a fifth); None is True on a CPU, False on a GPU.
+    cfg.DATALOADER.PAD_TO_GLOBAL_BATCH = None
     # Arithmetic of SOLVER.AMP.ENABLED: "float16", "bfloat16", or "auto": float16 on a GPU, as
     # Detectron2, and bfloat16 on a CPU.
     cfg.SOLVER.AMP.PRECISION = "auto"
-    # The optimizer's fused form, one kernel for all parameters: "auto" where torch has it.
-    cfg.SOLVER.FUSED = "auto"
+    # The optimizer's fused form, one kernel for all parameters: None is where torch has it.
+    cfg.SOLVER.FUSED = None
     # A loss or gradient that is not finite: "raise" stops the run, "skip" leaves that step out, at
     # most NONFINITE_LIMIT times in a run.
     cfg.SOLVER.ON_NONFINITE = "raise"
@@ -43,9 +43,9 @@ def add_engine_keys(cfg: CfgNode) -> None:
     # outputs of classes of the same name and leaves the others at random, "random" leaves all
     # class outputs at random, "as_is" takes them in their order.
     cfg.MODEL.CLASS_TRANSFER = ""
-    # Memory order of images and weights: True is channels last, "auto" is True where it is known
+    # Memory order of images and weights: True is channels last, None is True where it is known
     # to be faster.
-    cfg.MODEL.CHANNELS_LAST = "auto"
+    cfg.MODEL.CHANNELS_LAST = None
     # torch.compile for the dense parts (backbone, RPN head); needs a C++ compiler.
     cfg.MODEL.COMPILE = False
     # In inference, multiply frozen norms into the convolutions before them: same results to

@@ -15,8 +15,7 @@ from ..errors import UsageError
 
 # SOLVER.OPTIMIZER -> class. A new one adds a line here and, if it has keys, in _keywords.
 OPTIMIZERS: dict[str, type[Optimizer]] = {"SGD": torch.optim.SGD, "AdamW": torch.optim.AdamW}
-# The command line gives True and False; a YAML that quotes them, strings.
-_FUSED = {"auto": None, True: True, False: False, "True": True, "False": False}
+_FUSED = {None: None, "auto": None, True: True, False: False}
 # Of a parameter group: how the step is computed, not what it computes.
 _FORMS = ("fused", "foreach")
 
@@ -31,7 +30,7 @@ def check_optimizer_keys(cfg: CfgNode) -> None:
             f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r}, expected {' or '.join(OPTIMIZERS)}"
         )
     if cfg.SOLVER.FUSED not in _FUSED:
-        raise UsageError(f"SOLVER.FUSED is {cfg.SOLVER.FUSED!r}, expected 'auto', True or False")
+        raise UsageError(f"SOLVER.FUSED is {cfg.SOLVER.FUSED!r}, expected True, False or None")
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
@@ -59,7 +58,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> Optimizer:
     elif wanted:
         raise UsageError(
             f"SOLVER.FUSED is True, but torch {torch.__version__} has no fused "
-            f"{cfg.SOLVER.OPTIMIZER} for {device.type}; take 'auto'"
+            f"{cfg.SOLVER.OPTIMIZER} for {device.type}; take None"
         )
     optimizer = maybe_add_gradient_clipping(cfg, plain)(params, **keywords)
     if keywords.get("fused") and keywords.get("momentum"):

@@ -102,8 +102,6 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         if _pads_to_global_batch(cfg):
             pad_like_the_global_batch(model)
-        if _wants_channels_last(cfg, training=True):
-            to_channels_last(model)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         self._trainer = build_step(
@@ -336,6 +334,14 @@ class Trainer(DefaultTrainer):
     # ---- its parts
 
     @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        """Detectron2's, with the convolutions' weights in the order that MODEL.CHANNELS_LAST says."""
+        model = super().build_model(cfg)
+        if _wants_channels_last(cfg, training=True):
+            to_channels_last(model)
+        return model
+
+    @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
         return build_optimizer(cfg, model)
 
@@ -453,7 +459,7 @@ def _without_resize(cfg: CfgNode) -> CfgNode:
 
 def _pads_to_global_batch(cfg: CfgNode) -> bool:
     asked = cfg.DATALOADER.PAD_TO_GLOBAL_BATCH
-    return torch.device(cfg.MODEL.DEVICE).type == "cpu" if asked == "auto" else bool(asked)
+    return torch.device(cfg.MODEL.DEVICE).type == "cpu" if asked is None else bool(asked)
 
 
 def _wants_channels_last(cfg: CfgNode, *, training: bool) -> bool:

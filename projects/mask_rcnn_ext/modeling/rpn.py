@@ -1,16 +1,17 @@
-"""Detectron2's RPN, whose choice of anchors can be made to depend on the image alone."""
+"""Detectron2's RPN, cheaper in training; its choice of anchors can depend on the image alone."""
 
 from __future__ import annotations
 
 import torch
-from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY, RPN
+from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.structures import Boxes, Instances
 
 from .sampling import ANCHORS, each_image, next_image
+from .speed.sampled_rpn import SampledRPN
 
 
 @PROPOSAL_GENERATOR_REGISTRY.register()
-class MaskRCNNRPN(RPN):
+class MaskRCNNRPN(SampledRPN):
     """As Detectron2's `RPN`; within `sampling.draws` it draws image by image."""
 
     @torch.jit.unused

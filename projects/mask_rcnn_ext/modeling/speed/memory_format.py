@@ -9,20 +9,19 @@ from torch import nn
 from ...errors import UsageError
 from .compiling import require_compiler
 
-# A config has the words as text: the key's default is text, and yacs keeps types apart.
-_CHOICES = {"auto": None, True: True, False: False, "True": True, "False": False}
+_CHOICES = {None: None, "auto": None, True: True, False: False}
 
 
-def wants_channels_last(setting: bool | str, device: str, *, half: bool = False) -> bool:
+def wants_channels_last(setting: bool | str | None, device: str, *, half: bool = False) -> bool:
     """What MODEL.CHANNELS_LAST means on a device.
 
-    "auto" is True on a CPU: oneDNN's convolutions are faster then, and our RoI layers need no copy
+    None is True on a CPU: oneDNN's convolutions are faster then, and our RoI layers need no copy
     of the features. On a GPU it is True for half precision, which tensor cores read channels last,
     so that otherwise each convolution turns its input and output; in float32 it is False, as
     Detectron2 is.
 
     Args:
-        setting: True, False, the same as text, or "auto"
+        setting: True, False, or None, which "auto" says too
         device: MODEL.DEVICE
         half: whether the arithmetic is float16 or bfloat16
     """
@@ -52,9 +51,9 @@ def check_speed_keys(cfg: CfgNode) -> None:
     for key in ("CHANNELS_LAST", "COMPILE", "FOLD_NORMS"):
         value = cfg.MODEL[key]
         has_auto = key == "CHANNELS_LAST"
-        if isinstance(value, bool) or (has_auto and isinstance(value, str) and value in _CHOICES):
+        if isinstance(value, bool) or (has_auto and value in (None, "auto")):
             continue
-        expected = "'auto', True or False" if has_auto else "True or False"
+        expected = "True, False or None" if has_auto else "True or False"
         raise UsageError(f"MODEL.{key} is {value!r}, expected {expected}")
     if cfg.MODEL.COMPILE:
         require_compiler(cfg.MODEL.DEVICE)

@@ -291,7 +291,7 @@ def test_an_annotation(label):
 
 
 def test_a_model_without_masks(label, tmp_path):
-    parts = parts_of(IMAGES, tmp_path / "boxes")
+    parts = parts_of(IMAGES, tmp_path / "boxes", 2)
     predict_parts(ByHand(masks=False), parts, [3, 7], progress=False)
     write_labels(parts, LIKE, tmp_path / "labels.json", {}, keypoints=False)
     coco = json.loads((tmp_path / "labels.json").read_text())
@@ -360,7 +360,9 @@ def test_nothing_found(label, tmp_path):
 
 def test_too_few_images_for_one_label(label):
     rare = LabelledSet(**{**LIKE.__dict__, "images": 100})
-    with pytest.raises(DataError, match=r"has 0\.06 objects an image.* 0\.2 labels: none, .*Give more images"):
+    with pytest.raises(
+        DataError, match=r"has 0\.06 objects an image.* 0\.2 labels: none, .*Give more images"
+    ):
         label(like=rare)
 
 
@@ -433,7 +435,7 @@ def test_parts_of_other_images_are_not_taken(tmp_path):
 
 
 def test_a_part_that_is_damaged(tmp_path):
-    part = parts_of(IMAGES, tmp_path)[0]
+    part = parts_of(IMAGES, tmp_path, 4)[0]
     for text in ("{", "[]", '{"images": []}'):
         part.path.write_text(text)
         with pytest.raises(DataError, match="remove it"):
@@ -442,7 +444,7 @@ def test_a_part_that_is_damaged(tmp_path):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    parts = parts_of(IMAGES, tmp_path / "file")
+    parts = parts_of(IMAGES, tmp_path / "file", 4)
     with pytest.raises(UserError, match="cannot write"):
         predict_parts(ByHand(), parts, [3, 7], progress=False)
 

@@ -100,5 +100,5 @@ def test_a_worker_outlives_the_signal_for_a_while():
     if not pid:
         outlive_termination()
         os.kill(os.getpid(), signal.SIGTERM)
-        os._exit(9 if 0 < signal.alarm(0) <= 60 else 1)
+        os._exit(9 if 0 < signal.alarm(0) <= 30 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9

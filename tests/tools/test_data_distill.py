@@ -14,14 +14,13 @@ from tiny_model import save_tiny_model
 
 from mask_rcnn_ext import load_config
 from mask_rcnn_ext.data.registration import register_dataset
-from mask_rcnn_ext.engine.distillation import predictions
+from mask_rcnn_ext.engine import distillation
 from mask_rcnn_ext.engine.setup import check_data
 from mask_rcnn_ext.engine.trainer import Trainer
 from mask_rcnn_ext.errors import exit_code_of
 from mask_rcnn_ext.tools.cli import main
 from mask_rcnn_ext.tools.data import distill
 
-SHAPES = "circle square triangle star ring bar cross crescent person"
 VIEWS = ["TEST.AUG.MIN_SIZES", "(48, 64)", "TEST.DETECTIONS_PER_IMAGE", "12"]
 
 
@@ -106,13 +105,13 @@ def test_labels_that_training_takes(run, shape_model, scenes, pictures, tmp_path
 
     # Both sets are one for training.
     register_dataset(
-        name="distilled", annotations=str(tmp_path / "labels.json"), images=str(pictures)
+        name="distilled_by_a_test", annotations=str(tmp_path / "labels.json"), images=str(pictures)
     )
     cfg = load_config(
         "quickstart/mask_rcnn_R_18_FPN_scenes.yaml",
-        ["DATASETS.TRAIN", "('scenes_train', 'distilled')", "MODEL.DEVICE", "cpu"],
+        ["DATASETS.TRAIN", "('scenes_train', 'distilled_by_a_test')", "MODEL.DEVICE", "cpu"],
     )
-    assert set(check_data(cfg, training=True)) >= {"scenes_train", "distilled"}
+    assert set(check_data(cfg, training=True)) >= {"scenes_train", "distilled_by_a_test"}
     loader = Trainer.build_train_loader(cfg)
     seen = set()
     for _, batch in zip(range(12), loader, strict=False):
@@ -122,7 +121,7 @@ def test_labels_that_training_takes(run, shape_model, scenes, pictures, tmp_path
     assert any(name.startswith(str(scenes)) for name in seen)
 
 
-def test_keypoints(run, person_model, scenes, tmp_path):
+def test_keypoints(run, person_model, scenes, pictures, tmp_path):
     code, _, err = run(person_model, like="scenes_keypoints_train")
     assert (code, err) == (0, "")
     coco = read(tmp_path / "labels.json")
@@ -135,18 +134,146 @@ def test_keypoints(run, person_model, scenes, tmp_path):
         assert len(one["keypoints"]) == 51
         assert sum(v == 2 for v in one["keypoints"][2::3]) == one["num_keypoints"]
         assert "segmentation" not in one
-    assert main(["data", "check", str(tmp_path / "labels.json"), "--images", "."]) in (0, 1)
+    words = ["data", "check", str(tmp_path / "labels.json"), "--images", str(pictures)]
+    assert main(words) == 0
 
 
 def test_a_stopped_run_gives_the_same_file(run, shape_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(predictions, "PART", 1)
-    monkeypatch.setattr(distill, "_PART", 1, raising=False)
+    monkeypatch.setattr(distillation, "PART", 1)
     assert run(shape_model)[0] == 0
-    assert run(shape_model, out="other.json")[0] == 0
-    parts = sorted((tmp_path / "other.json.parts").rglob("*.json"))
-    parts[-1].unlink()
-    before = parts[0].stat().st_mtime_ns if len(parts) > 1 else None
-    assert run(shape_model, "--force", out="other.json")[0] == 0
-    assert read(tmp_path / "other.json") == read(tmp_path / "labels.json")
-    if before is not None:
-        assert parts[0].stat().st_mtime_ns == before
+    whole = read(tmp_path / "labels.json")
+    parts = sorted((tmp_path / "labels.json.parts").rglob("*.json"))
+    assert len(parts) == 3
+    before = parts[0].stat().st_mtime_ns
+    parts[1].unlink()
+    code, _, err = run(shape_model)
+    assert code == 2
+    assert "--force" in err  # labels may have been corrected by hand
+    assert run(shape_model, "--force")[0] == 0
+    assert read(tmp_path / "labels.json") == whole
+    assert parts[1].exists()
+    assert parts[0].stat().st_mtime_ns == before
+    # Other views, other predictions, in a folder of their own.
+    assert run(shape_model, "--force", "--no-flip", "--scales", "48")[0] == 0
+    assert read(tmp_path / "labels.json")["info"]["views"]["count"] == 1
+    assert len(list((tmp_path / "labels.json.parts").iterdir())) == 2
+
+
+def test_shares(run, shape_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation, "PART", 1)
+    code, out, _ = run(shape_model, "--shard", "1/2")
+    assert code == 0
+    assert "share 1 of 2 is done; 1 of 3 parts are missing" in out
+    assert not (tmp_path / "labels.json").exists()
+    code, out, _ = run(shape_model, "--shard", "2/2")
+    assert "the same command without --shard" in out
+    monkeypatch.setattr(distillation, "predict_parts", lambda *_, **__: None)  # nothing is left
+    assert run(shape_model)[0] == 0
+    assert len(read(tmp_path / "labels.json")["images"]) == 3
+
+
+def test_images_of_a_data_set(run, shape_model, scenes, tmp_path):
+    code, out, _ = run(shape_model, "--limit", "2", "--per-class", images="scenes_train")
+    assert code == 0
+    assert "note: 2 of the images are in scenes_train, labelled already" in out
+    coco = read(tmp_path / "labels.json")
+    truth, _ = labelled(scenes)
+    assert coco["images"] == [
+        {key: one[key] for key in ("id", "file_name", "height", "width")}
+        for one in truth["images"][:2]
+    ]
+    assert len(coco["info"]["thresholds"]) == 9
+    assert f"--images {scenes}/scenes/train" in out
+    file = scenes / "scenes/annotations/instances_val.json"
+    words = ["--image-root", scenes / "scenes/val", "--limit", "1", "--force"]
+    assert run(shape_model, *words, images=file)[0] == 0
+    report = tmp_path / "report.json"
+    assert run(shape_model, *words, "--json", report, images=file)[0] == 0
+    assert json.loads(report.read_text())["images"] == 1
+
+
+def test_an_image_that_does_not_decode_is_named(run, shape_model, pictures, tmp_path):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "a.png").write_bytes((pictures / "0.png").read_bytes())
+    (folder / "b.png").write_bytes(b"no picture")
+    code, out, _ = run(shape_model, images=folder)
+    assert code == 0
+    assert f"left out: image {folder}/b.png does not decode" in out
+    assert [one["id"] for one in read(tmp_path / "labels.json")["images"]] == [1]
+
+
+def test_too_few_predictions(run, shape_model, tmp_path):
+    code, out, _ = run(shape_model, "TEST.DETECTIONS_PER_IMAGE", "1")
+    assert code == 0
+    assert "but there are only 3 predictions: all are taken" in out
+    assert len(read(tmp_path / "labels.json")["annotations"]) == 3
+
+
+def test_nothing_is_found(run, shape_model, tmp_path):
+    code, _, err = run(shape_model, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "1.0")
+    assert code == 1
+    assert "found nothing in 3 images" in err
+    assert not (tmp_path / "labels.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "empty"], "holds no image"),
+        (["--images", "nowhere.json"], "does not exist"),
+        (["--images", "no_such_set"], "no_such_set"),
+        (["--image-root", "x"], "--image-root goes with an annotation file"),
+        (["--like", "no_such_set"], "no_such_set"),
+        (["--output", "no/such/folder/l.json"], "there is no folder"),
+        (["MODEL.NONSENSE", "1"], "unknown config key"),
+        (["--weights", "nowhere.pth"], "nowhere.pth"),
+    ],
+)
+def test_wrong_calls(run, shape_model, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    code, _, err = run(shape_model, *words)
+    assert code in (1, 2)
+    assert message in err
+    assert not (tmp_path / "labels.json.parts").exists()
+
+
+def test_options_that_cannot_be_read(run, shape_model, capsys):
+    for words, message in (
+        (["--scales", "400,x"], "'x' is not a whole number"),
+        (["--shard", "3/2"], "expected I/N"),
+        (["--shard", "0/2"], "expected I/N"),
+    ):
+        with pytest.raises(SystemExit):
+            run(shape_model, *words)
+        assert message in capsys.readouterr().err
+
+
+def test_models_that_do_not_fit_the_set(run, shape_model, person_model):
+    def refused(model, *words, like):
+        code, _, err = run(model, *words, like=like)
+        assert code == 2
+        return err
+
+    assert "has keypoints, but this model predicts none" in refused(
+        shape_model, like="scenes_keypoints_train"
+    )
+    assert "9 there, 1 here" in refused(
+        shape_model, "--no-keypoints", like="scenes_keypoints_train"
+    )
+    assert "scenes_train has none" in refused(person_model, like="scenes_train")
+    assert "1 there, 9 here" in refused(person_model, "--no-keypoints", like="scenes_train")
+    assert "predicts 5 keypoints" in refused(
+        person_model,
+        "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS",
+        "5",
+        like="scenes_keypoints_train",
+    )
+
+
+def test_labels_without_keypoints(run, person_model, tmp_path):
+    assert run(person_model, "--no-keypoints", like="scenes_keypoints_train")[0] == 0
+    coco = read(tmp_path / "labels.json")
+    assert coco["annotations"]
+    assert not any("keypoints" in one for one in coco["annotations"])

@@ -11,6 +11,7 @@ _EPILOG = """
 Examples (a name below configs/ is found from any folder):
   train_net.py --num-gpus 8 \\
       --config-file configs/COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml
+  torchrun --nproc-per-node 8 train_net.py --config-file FILE      also --nnodes, --max-restarts
   train_net.py --config-file FILE MODEL.DEVICE cpu SOLVER.IMS_PER_BATCH 2 SOLVER.BASE_LR 0.0025
   train_net.py --config-file FILE --resume        go on where a run stopped, under any config
   train_net.py --config-file FILE --eval-only MODEL.WEIGHTS output/model_final.pth

@@ -34,8 +34,8 @@ def add_engine_keys(cfg: CfgNode) -> None:
     # better than the best by more than MIN_DELTA (in its own unit); 0 never stops.
     cfg.SOLVER.EARLY_STOP_PATIENCE = 0
     cfg.SOLVER.EARLY_STOP_MIN_DELTA = 0.0
-    # A moving average of the weights, w' = DECAY w' + (1 - DECAY) w after each step; evaluations
-    # then use it, and it is saved beside the weights.
+    # A moving average of the weights, w' = d w' + (1 - d) w after each step, d being DECAY, in step
+    # t at most (1 + t) / (10 + t); evaluations then use it, and it is saved beside the weights.
     cfg.MODEL.EMA = CfgNode()
     cfg.MODEL.EMA.ENABLED = False
     cfg.MODEL.EMA.DECAY = 0.999

@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from ..errors import Interrupted
 
 _SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGUSR1: "SIGUSR1", signal.SIGINT: "Ctrl-C"}
-_WORKERS_LAST_SECONDS = 60
+_WORKERS_LAST_SECONDS = 30
 
 
 class StopRequest:
@@ -85,13 +85,14 @@ class StopRequest:
         self.signal = _SIGNALS[signal.Signals(number)]
         if number == signal.SIGINT and again:
             raise KeyboardInterrupt
+        if again:  # schedulers signal the same process by several ways
+            return
         if not self._deferring:
             raise self.interruption()
-        if not again:
-            text = f"{self.signal}: finishing this step, then saving"
-            more = "; once more to stop now" if number == signal.SIGINT else ""
-            # Not print(): the main thread may be inside a write to the same buffer.
-            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{text}{more}\n".encode())
+        text = f"{self.signal}: finishing this step, then saving"
+        more = "; once more to stop now" if number == signal.SIGINT else ""
+        # Not print(): the main thread may be inside a write to the same buffer.
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{text}{more}\n".encode())
 
 
 class Interruptible:
@@ -120,7 +121,8 @@ class Interruptible:
 def outlive_termination(worker: int = 0) -> None:
     """Let a data-loader worker serve the step in hand after a SIGTERM to all processes of the run.
 
-    It then ends within a minute in any case.
+    It then ends within half a minute in any case. Who uses it must shut the loader down: at the
+    end of a program `multiprocessing` sends a SIGTERM of its own, and waits.
 
     Args:
         worker: its number, as `DataLoader` calls its `worker_init_fn`

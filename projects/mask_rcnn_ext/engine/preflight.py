@@ -302,8 +302,9 @@ def _absence(
         "srun": "under srun",
     }[place.starter]
     where = "there" if place.machines > 1 else "still"
+    here = _join([report.who for report in sorted(present, key=lambda report: report.rank)])
     return brief, (
-        f"{brief}; present: {_join([r.who for r in sorted(present, key=lambda r: r.rank)])}; check that the command runs {where} "
+        f"{brief}; present: {here}; check that the command runs {where} "
         f"({advice}), and that no firewall closes port {place.port} of {place.address}. "
         f"For processes that start further apart set {SECONDS}"
     )

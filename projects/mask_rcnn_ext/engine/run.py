@@ -102,24 +102,7 @@ def _train(prepared: Prepared, stop: StopRequest, record: RunRecord | None) -> d
     if record is not None:
         record.resume(trainer.start_iter)
         trainer.after_save = record.reach
-    try:
-        return trainer.train()
-    except FloatingPointError as error:
-        raise UserError(_divergence_advice(cfg, error)) from error
-
-
-def _divergence_advice(cfg: CfgNode, error: FloatingPointError) -> str:
-    message = f"the loss is no longer finite: {error}\n"
-    if not cfg.MODEL.WEIGHTS and cfg.MODEL.RESNETS.NORM == "FrozenBN":
-        message += (
-            "The model starts from random weights with a frozen batch norm, which normalizes "
-            "nothing then: add MODEL.RESNETS.NORM BN MODEL.BACKBONE.FREEZE_AT 0. Otherwise "
-        )
-    return message + (
-        f"SOLVER.BASE_LR ({cfg.SOLVER.BASE_LR}) may be too high for SOLVER.IMS_PER_BATCH "
-        f"({cfg.SOLVER.IMS_PER_BATCH}): the paper's 0.02 goes with 16 images; scale it with the "
-        "batch."
-    )
+    return trainer.train()
 
 
 def _evaluate(cfg: CfgNode) -> dict[str, Any]:

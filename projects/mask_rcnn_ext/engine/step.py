@@ -203,14 +203,18 @@ class TrainStep(SimpleTrainer):
                 self._accept(attempt)
             else:
                 self._reject(attempt)
-                for buffer, value in zip(self._statistics, before, strict=True):
-                    buffer.copy_(value)
+                self._restore_statistics(before)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            failure = attempt.failure(error)
+            failure = attempt.failure("memory", error)
             where = record(self.black_box, failure)
             raise OutOfMemory(describe_memory(failure, self._parts) + where) from error
+        except FloatingPointError as error:
+            if isinstance(error, NonFinite):
+                raise
+            self._reject_alone(attempt, error)
+            self._restore_statistics(before)
         if (self.iter + 1) % self._log_period == 0:
             self.flush()
 
@@ -345,20 +349,46 @@ class TrainStep(SimpleTrainer):
         kind = "loss" if any(each == "loss" for each, _ in reports) else "gradient"
         texts = " | ".join(text for each, text in reports if each == kind)
         text = f"iteration {attempt.iteration}: {texts}"
-        if self._skips and self.skipped < self._limit:
-            self.skipped += 1
+        if self._is_left_out(text):
             if self._scaler is not None:
                 self._scaler.update()
-            get_event_storage().put_scalar("skipped_steps", self.skipped, smoothing_hint=False)
-            logging.getLogger(__name__).warning(
-                "Step left out (%d of at most %d): %s", self.skipped, self._limit, text
-            )
             return
-        if self._skips:
-            text += f" (and {self.skipped} steps before; SOLVER.NONFINITE_LIMIT is {self._limit})"
         self._metrics.flush()  # the losses that led here
         where = record(self.black_box, failure) if failure.kind == kind else ""
-        raise NonFinite(text + "." + where)
+        raise NonFinite(text + self._skipped_before() + "." + where)
+
+    def _reject_alone(self, attempt: Attempt, error: FloatingPointError) -> None:
+        """Detectron2 looks at proposals in the forward and raises there, in one process only."""
+        failure = attempt.failure("loss", error)
+        reason = str(error).strip().partition("\n")[0]
+        text = f"iteration {attempt.iteration}: {reason} {describe_nonfinite(failure)}"
+        alone = comm.get_world_size() == 1  # others are in the backward pass already
+        if alone and self._is_left_out(text):
+            return
+        if alone:
+            self._metrics.flush()
+        where = record(self.black_box, failure)
+        raise NonFinite(text + self._skipped_before() + "." + where) from error
+
+    def _is_left_out(self, text: str) -> bool:
+        """Whether this step may be skipped; if so, it is counted and said."""
+        if not self._skips or self.skipped >= self._limit:
+            return False
+        self.skipped += 1
+        get_event_storage().put_scalar("skipped_steps", self.skipped, smoothing_hint=False)
+        logging.getLogger(__name__).warning(
+            "Step left out (%d of at most %d): %s", self.skipped, self._limit, text
+        )
+        return True
+
+    def _skipped_before(self) -> str:
+        if not self._skips:
+            return ""
+        return f" (and {self.skipped} steps before; SOLVER.NONFINITE_LIMIT is {self._limit})"
+
+    def _restore_statistics(self, before: list[torch.Tensor]) -> None:
+        for buffer, value in zip(self._statistics, before, strict=True):
+            buffer.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
         """Of optimizer, gradient scaler and count of skipped steps; `flush()` comes first."""

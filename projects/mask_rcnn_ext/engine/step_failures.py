@@ -66,13 +66,18 @@ class Attempt:
         assert flag is not None
         return bool(flag > 0)
 
-    def failure(self, out_of_memory: BaseException | None = None) -> Failure:
-        """What is known, on the host; without an error the kind is what is not finite *here*."""
+    def failure(self, kind: str = "", error: BaseException | None = None) -> Failure:
+        """What is known, on the host.
+
+        Args:
+            kind: of `Failure`; "" is what is not finite in this process
+            error: that the step raised
+        """
         norms = [] if self.gradient_norms is None else self.gradient_norms.tolist()
         losses = {name: float(loss) for name, loss in self.losses.items()}
-        kind = "gradient" if all(map(math.isfinite, losses.values())) else "loss"
+        found = "gradient" if all(map(math.isfinite, losses.values())) else "loss"
         return Failure(
-            kind="memory" if out_of_memory else kind,
+            kind=kind or found,
             iteration=self.iteration,
             batch=self.batch,
             losses=losses,
@@ -80,16 +85,17 @@ class Attempt:
             learning_rates=self.learning_rates,
             rng=self.rng,
             positions=self.positions,
-            error=out_of_memory,
+            error=error,
         )
 
 
 def record(black_box: BlackBox | None, failure: Failure) -> str:
-    """Where the step was written down, as the end of a message; "" without a black box."""
+    """Why it may have failed and where it is written down, as the end of a message."""
     if black_box is None:
         return ""
     try:
-        return f" The step is in {black_box.record(failure)}."
+        folder = black_box.record(failure)
+        return f"\n{black_box.message}" if black_box.message else f" The step is in {folder}."
     except (OSError, UserError) as error:
         # The failure itself is what the user must hear of.
         logging.getLogger(__name__).warning("the failed step could not be written: %s", error)
@@ -104,7 +110,8 @@ def describe_nonfinite(failure: Failure) -> str:
         bad = [name for name, norm in norms.items() if not math.isfinite(norm)]
         more = f" and {len(bad) - _MOST_NAMED} more" if len(bad) > _MOST_NAMED else ""
         what = f"the gradients of {', '.join(bad[:_MOST_NAMED])}{more} (losses: {what})"
-    return f"{what}; images {', '.join(map(str, _image_ids(failure.batch)))}"
+    images = f"images {', '.join(map(str, _image_ids(failure.batch)))}"
+    return f"{what}; {images}" if what else images
 
 
 def _image_ids(batch: Batch) -> list[Any]:

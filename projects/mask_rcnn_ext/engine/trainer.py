@@ -104,6 +104,7 @@ class Trainer(DefaultTrainer):
             pad_like_the_global_batch(model)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
+        loader.worker_init_fn = outlive_termination  # until `train` ends them
         self._trainer = build_step(
             cfg, create_ddp_model(model, broadcast_buffers=False), loader, optimizer
         )
@@ -231,6 +232,7 @@ class Trainer(DefaultTrainer):
                 self._trainer.flush()
                 self._evaluate_at_the_end()
             finally:
+                self._trainer._data_loader_iter.close()
                 self.after_train()
                 self._left_out.report()
         return getattr(self, "_last_eval_results", None) or {}
@@ -335,7 +337,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
-        """Detectron2's, with the convolutions' weights in the order that MODEL.CHANNELS_LAST says."""
+        """Detectron2's, its convolutions in the memory order that MODEL.CHANNELS_LAST says."""
         model = super().build_model(cfg)
         if _wants_channels_last(cfg, training=True):
             to_channels_last(model)
@@ -354,9 +356,7 @@ class Trainer(DefaultTrainer):
             min_keypoints=keypoints if cfg.MODEL.KEYPOINT_ON else 0,
             proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
         )
-        loader = build_train_loader(cfg, records, build_mapper(cfg, is_train=True))
-        loader.worker_init_fn = outlive_termination
-        return loader
+        return build_train_loader(cfg, records, build_mapper(cfg, is_train=True))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:

@@ -17,10 +17,11 @@ from __future__ import annotations
 from .images import Unlabelled, images_in_folder, images_of_file
 from .labelled import LabelledSet, read_labelled
 from .labels import Distilled, write_labels
-from .predictions import Part, Teacher, parts_of, predict_parts, teacher_key
+from .predictions import PART, Part, Teacher, parts_of, predict_parts, teacher_key
 from .threshold import Threshold, choose_threshold
 
 __all__ = [
+    "PART",
     "Distilled",
     "LabelledSet",
     "Part",

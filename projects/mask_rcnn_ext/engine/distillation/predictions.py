@@ -26,7 +26,7 @@ from ..prediction import Prediction
 from ..provenance import code_version, config_hash
 from .images import Unlabelled
 
-PART = 64  # images: what a run that is stopped loses at most
+PART = 16  # images: what a run that is stopped loses at most
 _KEY_DIGITS = 12
 
 
@@ -75,7 +75,7 @@ def teacher_key(cfg: CfgNode, weights_sha256: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
 
 
-def parts_of(images: Sequence[Unlabelled], folder: Path, size: int = PART) -> list[Part]:
+def parts_of(images: Sequence[Unlabelled], folder: Path, size: int) -> list[Part]:
     """
     Args:
         images: in the order of the annotation file

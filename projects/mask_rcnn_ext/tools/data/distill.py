@@ -102,7 +102,7 @@ def _run(args: argparse.Namespace) -> int:
 
     require_detectron2()
     from ...data.registration import register_from
-    from ...engine.distillation import parts_of, predict_parts, read_labelled, write_labels
+    from ...engine.distillation import PART, parts_of, predict_parts, read_labelled, write_labels
 
     cfg = load_config(args.config_file, args.opts)
     register_from([*args.registry, *cfg.DATASETS.REGISTRY])
@@ -115,7 +115,7 @@ def _run(args: argparse.Namespace) -> int:
     cfg = _teacher_config(cfg, args, like)
     keypoints = _wants_keypoints(cfg, like, args.no_keypoints)
     folder, teacher, origin = _teacher(cfg, args, like, output)
-    parts = parts_of(images[: args.limit], folder)
+    parts = parts_of(images[: args.limit], folder, PART)
     share, shares = args.shard
     ids = [category["id"] for category in like.categories]
     predict_parts(teacher, parts[share::shares], ids, progress=not args.quiet)

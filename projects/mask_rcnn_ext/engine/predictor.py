@@ -17,6 +17,7 @@ from ..data.mappers.images import read_image
 from ..errors import DataError, UsageError
 from ..evaluation.raw_masks import detect
 from ..modeling.test_time_augmentation import RCNNWithTTA
+from .precision import inference_context, ready_for_inference
 from .prediction import Prediction
 from .trained import load_trained
 
@@ -82,6 +83,7 @@ class Predictor:
                 "knows no classes; mask-rcnn-ext inspect shows what it proposes"
             )
         self._augment = augment
+        self.model = ready_for_inference(self.cfg, self.model)
         if augment:
             self.model = RCNNWithTTA(self.cfg, self.model)
 
@@ -111,7 +113,7 @@ class Predictor:
         ]
         if not inputs:
             return []
-        with torch.no_grad():
+        with torch.no_grad(), inference_context(self.cfg, self.model):
             outputs = detect(self.model, inputs)
         return [self._trained.prediction_of(output["instances"]) for output in outputs]
 

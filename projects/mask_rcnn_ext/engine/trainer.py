@@ -33,7 +33,7 @@ from ..data.registration import class_names_of
 from ..data.run_records import select_records
 from ..evaluation.inference import run_inference
 from ..modeling.padding import pad_like_the_global_batch
-from ..modeling.speed import prepare_for_inference, to_channels_last, wants_channels_last
+from ..modeling.speed import to_channels_last, wants_channels_last
 from ..modeling.test_time_augmentation import RCNNWithTTA
 from .averaging import Averaging
 from .best import KeepBest, Metric
@@ -43,7 +43,7 @@ from .early_stop import EarlyStop
 from .evaluators import build_evaluator
 from .interrupt import Interruptible, StopRequest, outlive_termination
 from .optimizer import build_optimizer
-from .precision import inference_context
+from .precision import inference_context, ready_for_inference
 from .resume import sentence
 from .run_hooks import Checkpoints, Evaluation, PreciseBN
 from .run_state import (
@@ -339,7 +339,8 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
         """Detectron2's, its convolutions in the memory order that MODEL.CHANNELS_LAST says."""
         model = super().build_model(cfg)
-        if _wants_channels_last(cfg, training=True):
+        keys = cfg.MODEL
+        if wants_channels_last(keys.CHANNELS_LAST, keys.DEVICE, half=cfg.SOLVER.AMP.ENABLED):
             to_channels_last(model)
         return model
 
@@ -384,12 +385,7 @@ class Trainer(DefaultTrainer):
         it with `Interrupted`.
         """
         stop = stop or StopRequest()
-        model = prepare_for_inference(
-            model,
-            fold_norms=cfg.MODEL.FOLD_NORMS,
-            channels_last=_wants_channels_last(cfg, training=False),
-            compile=cfg.MODEL.COMPILE,
-        )
+        model = ready_for_inference(cfg, model)
         found: dict[str, dict[str, Any]] = {}
         failed: list[str] = []
         for place, name in enumerate(cfg.DATASETS.TEST):
@@ -460,8 +456,3 @@ def _without_resize(cfg: CfgNode) -> CfgNode:
 def _pads_to_global_batch(cfg: CfgNode) -> bool:
     asked = cfg.DATALOADER.PAD_TO_GLOBAL_BATCH
     return torch.device(cfg.MODEL.DEVICE).type == "cpu" if asked is None else bool(asked)
-
-
-def _wants_channels_last(cfg: CfgNode, *, training: bool) -> bool:
-    half = cfg.SOLVER.AMP.ENABLED if training else cfg.TEST.PRECISION != "float32"
-    return wants_channels_last(cfg.MODEL.CHANNELS_LAST, cfg.MODEL.DEVICE, half=half)

@@ -25,7 +25,6 @@ from .spec import (
     Stage,
     Table,
     Weights,
-    as_columns,
     nearest,
 )
 
@@ -74,19 +73,17 @@ def load_paper(folder: Path | None = None) -> Paper:
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is given twice, which YAML readers let pass."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        # Here, before flattening: `<<` may well bring keys that the mapping has itself.
-        if not getattr(node, "flat", False):
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        # Before `<<` brings keys that the mapping may well have itself, and once: an anchor's node
+        # is flattened again wherever it is merged.
+        if not getattr(node, "is_checked", False):
             seen: set[str] = set()
             for key, _ in node.value:
-                if key.value in seen:
+                if str(key.value) in seen:
                     raise UsageError(f"line {key.start_mark.line + 1}: {key.value!r} comes twice")
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+                seen.add(str(key.value))
+            node.is_checked = True  # type: ignore[attr-defined]
         super().flatten_mapping(node)
-        node.flat = True  # type: ignore[attr-defined]
 
 
 def _mapping(path: Path) -> dict[str, Any]:
@@ -126,9 +123,10 @@ def _add_stages(shared: dict[str, dict[str, Any]], path: Path, scale: Scale) -> 
 def _table(path: Path) -> Table:
     content = _mapping(path)
     rows = _each(content.get("rows"), Row, path, "row")
-    if isinstance(content.get("columns"), dict):
-        content["columns"] = as_columns(content["columns"])
-    table = _convert({**content, "rows": ()}, Table, str(path))
+    columns = content.get("columns")
+    if isinstance(columns, dict):  # a key alone is short for a mapping
+        columns = {k: {"key": v} if isinstance(v, str) else v for k, v in columns.items()}
+    table = _convert({**content, "columns": columns, "rows": ()}, Table, str(path))
     if path.stem != f"table_{table.table}":
         raise UsageError(f"{path}: table is {table.table!r}, which the file's name is not")
     return msgspec.structs.replace(table, rows=rows)
@@ -140,7 +138,7 @@ def _each(content: Any, kind: type[_T], path: Path, what: str) -> tuple[_T, ...]
         raise UsageError(f"{path}: expected a list of {what}s")
     found: dict[str, _T] = {}
     for number, entry in enumerate(content):
-        name = entry.get("id", number) if isinstance(entry, dict) else number
+        name = str(entry.get("id", number) if isinstance(entry, dict) else number)
         found_one = _convert(entry, kind, f"{path}: {what} {name}")
         if name in found:
             raise UsageError(f"{path}: {what} {name} comes twice")

@@ -9,7 +9,7 @@ All are frozen. `reading.py` makes them from files and checks that what they nam
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -26,11 +26,11 @@ Key = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]+/[A-Za-z0-9_-]+$")]
 Scale = Literal["coco", "scenes"]
 
 
-class _Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of a file; an unknown key is refused."""
 
 
-class Data(_Spec):
+class Data(_Spec, frozen=True, kw_only=True):
     """Images and annotations that must be there before a stage.
 
     sets: names as in DATASETS.TRAIN
@@ -45,7 +45,7 @@ class Data(_Spec):
     address: Text
 
 
-class Weights(_Spec):
+class Weights(_Spec, frozen=True, kw_only=True):
     """Published weights.
 
     address: as in MODEL.WEIGHTS: detectron2://, catalog://, https://, or a path that a user fills
@@ -64,7 +64,7 @@ class Weights(_Spec):
         return "://" in self.address
 
 
-class Stage(_Spec):
+class Stage(_Spec, frozen=True, kw_only=True):
     """One run in a folder of its own; configs/paper/stages.yaml says what each kind does.
 
     id: its name
@@ -119,7 +119,7 @@ class Stage(_Spec):
         return f"{task}_TTA/{figure}" if augmented else key
 
 
-class Column(_Spec):
+class Column(_Spec, frozen=True, kw_only=True):
     """A column of a table.
 
     key: of results.json
@@ -130,7 +130,7 @@ class Column(_Spec):
     split: str = ""
 
 
-class Row(_Spec):
+class Row(_Spec, frozen=True, kw_only=True):
     """A row of a table.
 
     id: what --row calls it
@@ -151,7 +151,7 @@ class Row(_Spec):
     footnotes: tuple[str, ...] = ()
 
 
-class Delta(_Spec):
+class Delta(_Spec, frozen=True, kw_only=True):
     """A line of differences as printed: `row` less the row `minus`, column -> points."""
 
     row: str
@@ -159,7 +159,7 @@ class Delta(_Spec):
     paper: dict[str, float]
 
 
-class Table(_Spec):
+class Table(_Spec, frozen=True, kw_only=True):
     """One table of the paper.
 
     table: its number
@@ -184,7 +184,7 @@ class Table(_Spec):
     footnotes: tuple[str, ...] = ()
 
 
-class Figure(_Spec):
+class Figure(_Spec, frozen=True, kw_only=True):
     """A figure of the text, and how to measure it; without `of` it is only quoted.
 
     paper: as printed
@@ -207,7 +207,7 @@ class Figure(_Spec):
         return tuple(dict.fromkeys(one for one in named if one is not None))
 
 
-class Comparison(_Spec):
+class Comparison(_Spec, frozen=True, kw_only=True):
     """What the paper says in its text.
 
     id: what --row calls it
@@ -234,7 +234,7 @@ class Comparison(_Spec):
         return tuple(dict.fromkeys(s for one in self.figures.values() for s in one.stages))
 
 
-class Paper(_Spec):
+class Paper(_Spec, frozen=True, kw_only=True):
     """All of it, by id, in the paper's order."""
 
     tables: dict[str, Table]
@@ -303,7 +303,3 @@ def nearest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
 
-
-def as_columns(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns as a file may write them, a key alone, in full."""
-    return {k: {"key": v} if isinstance(v, str) else v for k, v in content.items()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .spec import Row
+from .spec import Comparison, Row
 
 REFERENCE = "reference"
 NOT_RUN = "not run"
 
 
-def state_of(row: Row) -> str:
-    """One or two words: another system's row is a reference, ours have not been run."""
-    return REFERENCE if row.reference else NOT_RUN
+def state_of(row: Row | Comparison) -> str:
+    """Another system's row is a reference; of ours there are no records yet."""
+    return REFERENCE if isinstance(row, Row) and row.reference else NOT_RUN

@@ -101,6 +101,8 @@ def same_bits(one: nn.Module, other: nn.Module) -> bool:
 class Keeping:
     """A black box that keeps what it is told."""
 
+    message = "why it may have failed; the step is in the/folder"
+
     def __init__(self) -> None:
         self.failures: list[Any] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ class Run:
         self.iter = 0
         self._last_eval_results = {}
         self.checkpointer = SimpleNamespace(save_best=lambda **kwargs: self.saved.append(kwargs))
+        self.averaged = contextlib.nullcontext
         make = make or (lambda **kwargs: KeepBest(Metric(metric), **kwargs))
         self.hook = make(evaluated_at=lambda: self.evaluated_at)
         self.hook.trainer = self

@@ -144,7 +144,7 @@ def test_labelled_keypoints_of_classes_that_have_them(registered):
         annotation(2, 1, keypoints=[2, 2, 1, 4, 4, 2]),
         annotation(3, 2, keypoints=[0, 0, 0, 0, 0, 0]),
         annotation(4, 2, crowd=1, keypoints=[2, 2, 2, 4, 4, 2]),
-        annotation(5, 2, 7),
+        annotation(5, 2, 7, keypoints=[2, 2, 2, 4, 4, 2]),  # dogs have none
     ]
     like = read_labelled([registered(rows, categories)])
     assert like.keypoint_names == ("left_ear", "right_ear")
@@ -219,7 +219,8 @@ class ByHand:
         self.scores, self.masks = scores, masks
         self.asked: list[str] = []
 
-    def __call__(self, path: Path) -> Prediction:
+    def __call__(self, one: Unlabelled) -> Prediction:
+        path = one.path
         self.asked.append(path.name)
         scores = np.array(self.scores[path.name], np.float32)
         count = len(scores)
@@ -290,6 +291,16 @@ def test_an_annotation(label):
     assert "keypoints" not in first
 
 
+def test_a_box_is_that_of_the_mask(label):
+    class Loose(ByHand):
+        def __call__(self, one):
+            found = super().__call__(one)
+            found.boxes[:, 2:] += 5
+            return found
+
+    assert label(Loose())[1]["annotations"][0]["bbox"] == [2, 3, 4, 3]
+
+
 def test_a_model_without_masks(label, tmp_path):
     parts = parts_of(IMAGES, tmp_path / "boxes", 2)
     predict_parts(ByHand(masks=False), parts, [3, 7], progress=False)
@@ -297,6 +308,7 @@ def test_a_model_without_masks(label, tmp_path):
     coco = json.loads((tmp_path / "labels.json").read_text())
     assert coco["categories"] == LIKE.categories
     assert [one["area"] for one in coco["annotations"]] == [12] * 6
+    assert coco["annotations"][1]["bbox"] == [3, 4, 4, 3]
     assert not any("segmentation" in one for one in coco["annotations"])
 
 
@@ -379,10 +391,10 @@ def test_an_empty_mask_is_no_label(label):
 
 def test_an_image_that_does_not_decode(label):
     class Blind(ByHand):
-        def __call__(self, path):
-            if path.name == "2.png":
+        def __call__(self, one):
+            if one.path.name == "2.png":
                 raise DataError("image 2.png does not decode")
-            return super().__call__(path)
+            return super().__call__(one)
 
     done, coco = label(Blind())
     assert done.failed == ["image 2.png does not decode"]
@@ -392,7 +404,7 @@ def test_an_image_that_does_not_decode(label):
 
 
 def test_no_image_that_decodes(label):
-    def blind(path):
+    def blind(one):
         raise DataError("image does not decode")
 
     with pytest.raises(DataError, match="none of the 4 images can be used: image does not"):
@@ -407,10 +419,10 @@ def test_a_stopped_run_goes_on(tmp_path):
     predict_parts(ByHand(), whole, [3, 7], progress=False)
 
     class Dies(ByHand):
-        def __call__(self, path):
-            if path.name == "4.png":
+        def __call__(self, one):
+            if one.path.name == "4.png":
                 raise KeyboardInterrupt
-            return super().__call__(path)
+            return super().__call__(one)
 
     with pytest.raises(KeyboardInterrupt):
         predict_parts(Dies(), broken, [3, 7], progress=False)

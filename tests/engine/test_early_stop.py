@@ -121,4 +121,5 @@ def test_wrong_keys(opts, message):
 def test_right_keys():
     check_early_stop_keys(load_config(""))
     words = ["SOLVER.EARLY_STOP_PATIENCE", "3", "TEST.BEST_METRIC", "segm/AP"]
+    words += ["TEST.EVAL_PERIOD", "5", "DATASETS.TEST", "('coco_2017_val',)"]
     check_early_stop_keys(load_config("", words))

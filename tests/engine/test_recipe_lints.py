@@ -16,6 +16,7 @@ EXPERIMENTS = sorted(
     for path in CONFIGS.rglob("*.yaml")
     if not path.name.startswith("Base-") and path.parent.name != "paper"
 )
+BEST = ["TEST.EVAL_PERIOD", "5000", "TEST.VALIDATION_LOSS", "True", "TEST.BEST_METRIC"]
 ONE_X = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 C4 = "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml"
 SCENES = "quickstart/mask_rcnn_R_18_FPN_scenes.yaml"
@@ -146,13 +147,9 @@ def test_the_bases_lack_weights_only(name):
         (ONE_X, ["TEST.EVAL_PERIOD", "90001"], ["TEST.EVAL_PERIOD"]),
         (ONE_X, ["TEST.EVAL_PERIOD", "9000", "DATASETS.TEST", "()"], ["TEST.EVAL_PERIOD"]),
         # best
-        (ONE_X, ["TEST.BEST_METRIC", "validation/loss_mask"], ["TEST.BEST_MODE"]),
-        (
-            ONE_X,
-            ["TEST.BEST_METRIC", "validation/loss_mask", "TEST.BEST_MODE", "min"],
-            [],
-        ),
-        (ONE_X, ["TEST.BEST_METRIC", "segm/AP", "TEST.BEST_MODE", "min"], ["TEST.BEST_MODE"]),
+        (ONE_X, [*BEST, "validation/loss_mask"], ["TEST.BEST_MODE"]),
+        (ONE_X, [*BEST, "validation/loss_mask", "TEST.BEST_MODE", "min"], []),
+        (ONE_X, [*BEST, "segm/AP", "TEST.BEST_MODE", "min"], ["TEST.BEST_MODE"]),
     ],
 )
 def test_a_mistake_has_its_finding(config, opts, keys):

@@ -272,7 +272,7 @@ def test_out_of_memory_names_sizes_and_remedies(error):
         "SOLVER.IMS_PER_BATCH",
     ):
         assert remedy in message
-    assert message.endswith("the/folder.")
+    assert message.endswith("the/folder")
     assert "\n..." not in message
     (failure,) = step.black_box.failures
     assert (failure.kind, failure.iteration, failure.gradient_norms) == ("memory", 7, {})

@@ -5,6 +5,7 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import GeneralizedRCNNWithTTA, build_model
+from detectron2.structures import Boxes, Instances
 
 from mask_rcnn_ext import load_config
 from mask_rcnn_ext.errors import UsageError
@@ -119,10 +120,48 @@ def test_left_and_right():
         mirrored_keypoints(["tta_test_none"])
 
 
-def test_precomputed_proposals_are_refused():
-    cfg = config()
+APART = ["MODEL.LOAD_PROPOSALS", "True", "MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
+
+
+def proposals(boxes, size=(64, 64)):
+    return Instances(
+        size,
+        proposal_boxes=Boxes(torch.tensor(boxes, dtype=torch.float32)),
+        objectness_logits=torch.zeros(len(boxes)),
+    )
+
+
+BOXES = [[4, 8, 30, 40], [20, 20, 60, 50], [0, 30, 25, 64]]
+
+
+def test_precomputed_proposals_go_into_each_view(image):
+    cfg = config("TEST.AUG.MIN_SIZES", "(64, 128)", *APART)
+    tta = RCNNWithTTA(cfg, build(cfg))
+    given = sample(image, 128, 256) | {"proposals": proposals([[4, 8, 30, 40]])}
+    views, _ = tta._get_augmented_inputs(given)
+    found = [view["proposals"].proposal_boxes.tensor.tolist() for view in views]
+    assert found == [[[4, 8, 30, 40]], [[34, 8, 60, 40]], [[8, 16, 60, 80]], [[68, 16, 120, 80]]]
+    assert [view["proposals"].image_size for view in views] == [(64, 64)] * 2 + [(128, 128)] * 2
+    assert given["proposals"].proposal_boxes.tensor.tolist() == [[4, 8, 30, 40]]
+
+
+def test_precomputed_proposals(image):
+    one_view = ["TEST.AUG.MIN_SIZES", "(64,)", "TEST.AUG.FLIP", "False"]
+    cfg = config(*one_view, *APART)
     model = build(cfg)
-    cfg.defrost()
-    cfg.MODEL.LOAD_PROPOSALS = True
-    with pytest.raises(UsageError, match=r"MODEL\.LOAD_PROPOSALS"):
-        RCNNWithTTA(cfg, model)
+    given = sample(image) | {"proposals": proposals(BOXES)}
+    with torch.no_grad():
+        plain = model([given])[0]["instances"]
+        found = RCNNWithTTA(cfg, model)([given])[0]["instances"]
+        cfg = config(*APART)
+        tta = RCNNWithTTA(cfg, model)
+        there = sorted_by_score(tta.inference([given], do_postprocess=False)[0])
+        mirrored = [[64 - x1, y0, 64 - x0, y1] for x0, y0, x1, y1 in BOXES]
+        given = sample(image.flip(2)) | {"proposals": proposals(mirrored)}
+        back = sorted_by_score(tta.inference([given], do_postprocess=False)[0])
+    assert len(plain) == 8
+    assert torch.allclose(found.pred_boxes.tensor, plain.pred_boxes.tensor, atol=1e-3)
+    boxes = back.pred_boxes.tensor[:, [2, 1, 0, 3]]
+    boxes[:, [0, 2]] = 64 - boxes[:, [0, 2]]
+    assert torch.allclose(boxes, there.pred_boxes.tensor, atol=1e-3)
+    assert torch.allclose(back.scores, there.scores, atol=1e-5)

@@ -160,7 +160,7 @@ def test_ours_folds_and_turns_as_the_config_says(monkeypatch, scenes):
     monkeypatch.setattr(bench_infer, "prepare_for_inference", stop)
     words = ["--dataset", "scenes_val", "--images", "1", "--image-size", "64x64"]
     assert run("infer", *SMALL, *words) == 2
-    other = ["MODEL.FOLD_NORMS", "False", "MODEL.CHANNELS_LAST", "'False'"]
+    other = ["MODEL.FOLD_NORMS", "False", "MODEL.CHANNELS_LAST", "False"]
     assert run("infer", *SMALL, *words, *other) == 2
     assert asked == [
         {"fold_norms": True, "channels_last": True, "compile": False},

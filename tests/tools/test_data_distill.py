@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import pickle
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +124,9 @@ def test_labels_that_training_takes(run, shape_model, scenes, pictures, tmp_path
 
 
 def test_keypoints(run, person_model, scenes, pictures, tmp_path):
-    code, _, err = run(person_model, like="scenes_keypoints_train")
+    # The labelled set knows left from right, whatever the teacher was trained on.
+    words = ["DATASETS.TRAIN", "('elsewhere',)"]
+    code, _, err = run(person_model, *words, like="scenes_keypoints_train")
     assert (code, err) == (0, "")
     coco = read(tmp_path / "labels.json")
     truth, persons = labelled(scenes, "person_keypoints")
@@ -155,8 +159,21 @@ def test_a_stopped_run_gives_the_same_file(run, shape_model, tmp_path, monkeypat
     assert parts[0].stat().st_mtime_ns == before
     # Other views, other predictions, in a folder of their own.
     assert run(shape_model, "--force", "--no-flip", "--scales", "48")[0] == 0
-    assert read(tmp_path / "labels.json")["info"]["views"]["count"] == 1
+    other = read(tmp_path / "labels.json")
+    assert other["info"]["views"]["count"] == 1
+    assert other["annotations"] != whole["annotations"]
     assert len(list((tmp_path / "labels.json.parts").iterdir())) == 2
+
+
+def test_a_signal_means_again(run, shape_model, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        distillation, "predict_parts", lambda *_, **__: signal.raise_signal(signal.SIGTERM)
+    )
+    code, _, err = run(shape_model)
+    assert code == 75
+    assert "run the same command again" in err
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_shares(run, shape_model, tmp_path, monkeypatch):
@@ -194,12 +211,13 @@ def test_images_of_a_data_set(run, shape_model, scenes, tmp_path):
 
 def test_an_image_that_does_not_decode_is_named(run, shape_model, pictures, tmp_path):
     folder = tmp_path / "mixed"
-    folder.mkdir()
-    (folder / "a.png").write_bytes((pictures / "0.png").read_bytes())
+    (folder / "a").mkdir(parents=True)
+    (folder / "a" / "a.png").write_bytes((pictures / "0.png").read_bytes())
     (folder / "b.png").write_bytes(b"no picture")
     code, out, _ = run(shape_model, images=folder)
     assert code == 0
     assert f"left out: image {folder}/b.png does not decode" in out
+    assert f"labels.json --images {folder}\n" in out
     assert [one["id"] for one in read(tmp_path / "labels.json")["images"]] == [1]
 
 
@@ -277,3 +295,47 @@ def test_labels_without_keypoints(run, person_model, tmp_path):
     coco = read(tmp_path / "labels.json")
     assert coco["annotations"]
     assert not any("keypoints" in one for one in coco["annotations"])
+
+
+@pytest.fixture(scope="module")
+def apart_model(tmp_path_factory):
+    """Its RPN is another model."""
+    words = ["MODEL.KEYPOINT_ON", "True", "MODEL.MASK_ON", "False"]
+    words += ["MODEL.ROI_HEADS.NUM_CLASSES", "1", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "(8,)"]
+    words += ["MODEL.LOAD_PROPOSALS", "True"]
+    words += ["MODEL.PROPOSAL_GENERATOR.NAME", "PrecomputedProposals"]
+    words += ["DATASETS.TRAIN", "('scenes_keypoints_train',)", "DATASETS.TEST", "()"]
+    folder = tmp_path_factory.mktemp("apart")
+    return save_tiny_model(folder, [*VIEWS, *words], class_names=["person"])
+
+
+def test_a_model_whose_rpn_is_apart(run, apart_model, person_model, tmp_path):
+    sets = {"like": "scenes_keypoints_train"}
+    boxes = [np.array([[4, 4, 40, 50], [30, 10, 60, 64], [0, 0, 0, 9]], np.float32)] * 3
+    content = {"boxes": boxes, "objectness_logits": [np.array([0.1, 0.9, 5.0], np.float32)] * 3}
+    file = tmp_path / "proposals.pkl"
+
+    def dump(ids):
+        file.write_bytes(pickle.dumps({"ids": ids, "bbox_mode": 0} | content))
+
+    dump([3, 1, 2])
+    code, out, _ = run(apart_model, "--proposals", file, **sets)
+    assert code == 0
+    assert "of 6 predictions" in out  # one of a proposal; an empty one gives none
+    coco = read(tmp_path / "labels.json")
+    assert coco["info"]["proposals"] == "proposals.pkl"
+    first = len(list((tmp_path / "labels.json.parts").iterdir()))
+    topk = ["DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST", "2"]  # the empty one is the best
+    assert "of 3 predictions" in run(apart_model, "--proposals", file, "--force", *topk, **sets)[1]
+    dump([1, 3, 2])
+    assert run(apart_model, "--proposals", file, "--force", **sets)[0] == 0
+    assert len(list((tmp_path / "labels.json.parts").iterdir())) == first + 2
+
+    dump([1, 2, 7])
+    code, _, err = run(apart_model, "--proposals", file, "--force", **sets)
+    assert code == 1
+    assert "1 of 3 images have no proposals, the first is id 3 (2.png)" in err
+    assert "--proposals" in run(apart_model, "--force", **sets)[2]
+    assert "has its own RPN" in run(person_model, "--proposals", file, "--force", **sets)[2]
+    words = ["--proposals", tmp_path / "none.pkl", "--force"]
+    assert "does not exist" in run(apart_model, *words, **sets)[2]

@@ -89,13 +89,21 @@ def load_trained(
     max_detections: int | None = None,
     device: str | None = None,
     class_names: Sequence[str] | None = None,
+    has_proposals: bool = False,
 ) -> TrainedModel:
     """See `Predictor`, whose arguments these are.
 
+    Args:
+        has_proposals: whether the caller gives proposals to a model that needs some
     Raises:
         UserError: no such file, weights that cannot be loaded, no such device
     """
     cfg = _prepare(config, weights, overrides, score_threshold, max_detections, device)
+    if cfg.MODEL.LOAD_PROPOSALS and not has_proposals:
+        raise UsageError(
+            "MODEL.LOAD_PROPOSALS is True: this model needs proposals from a file for each image; "
+            "only one that has its own RPN can predict"
+        )
     model = build_model(cfg).eval()
     checkpoint = Checkpointer(model, save_dir="").load(cfg.MODEL.WEIGHTS)
     names = class_names or checkpoint.get("class_names")
@@ -126,11 +134,6 @@ def _prepare(
     if max_detections is not None:
         cfg.TEST.DETECTIONS_PER_IMAGE = max_detections
     cfg.MODEL.DEVICE = _device(cfg.MODEL.DEVICE, device)
-    if cfg.MODEL.LOAD_PROPOSALS:
-        raise UsageError(
-            "MODEL.LOAD_PROPOSALS is True: this model needs proposals from a file for each image; "
-            "only one that has its own RPN can predict"
-        )
     cfg.freeze()
     return cfg
 

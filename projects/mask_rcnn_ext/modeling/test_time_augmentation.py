@@ -16,7 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA
 from detectron2.modeling.postprocessing import detector_postprocess
-from detectron2.structures import Instances
+from detectron2.structures import Boxes, Instances
 from detectron2.structures.keypoints import heatmaps_to_keypoints
 from fvcore.transforms import HFlipTransform, TransformList
 
@@ -40,17 +40,12 @@ class RCNNWithTTA(GeneralizedRCNNWithTTA):
                 DATASETS.TRAIN (or TEST) have `keypoint_names` and `keypoint_flip_map`
             model: an R-CNN in evaluation mode
         Raises:
-            UsageError: precomputed proposals; keypoints without a schema for the mirrored view
+            UsageError: keypoints without a schema for the mirrored view
         """
-        if cfg.MODEL.LOAD_PROPOSALS:
-            raise UsageError(
-                "TEST.AUG.ENABLED needs proposals for each view, but MODEL.LOAD_PROPOSALS is True: "
-                "precomputed ones are for one view"
-            )
-        without_keypoints = cfg.clone()
-        without_keypoints.defrost()
-        without_keypoints.MODEL.KEYPOINT_ON = False  # the parent refuses it
-        super().__init__(without_keypoints, model, batch_size=2 if cfg.TEST.AUG.FLIP else 1)
+        plain = cfg.clone()
+        plain.defrost()
+        plain.MODEL.KEYPOINT_ON = plain.MODEL.LOAD_PROPOSALS = False  # the parent refuses both
+        super().__init__(plain, model, batch_size=2 if cfg.TEST.AUG.FLIP else 1)
         self.mask_on = cfg.MODEL.MASK_ON
         self.keypoint_on = cfg.MODEL.KEYPOINT_ON
         self._mirrored_keypoints: list[int] = []
@@ -65,7 +60,8 @@ class RCNNWithTTA(GeneralizedRCNNWithTTA):
     ) -> list[Any]:
         """
         Args:
-            batched_inputs: as `GeneralizedRCNN`'s; "image" may have any size, best its own
+            batched_inputs: as `GeneralizedRCNN`'s; "image" may have any size, best its own.
+                "proposals", for a model that needs some, are in the frame of "image"
             detected_instances: not supported
             do_postprocess: whether masks are pasted
         Returns:
@@ -102,6 +98,25 @@ class RCNNWithTTA(GeneralizedRCNNWithTTA):
             found = heatmaps_to_keypoints(heat_maps, merged.pred_boxes.tensor)
             merged.pred_keypoints = found[:, :, [0, 1, 3]]  # x, y, score
         return merged
+
+    def _get_augmented_inputs(
+        self, input: dict[str, Any]
+    ) -> tuple[list[dict[str, Any]], list[TransformList]]:
+        views, transforms = super()._get_augmented_inputs(input)
+        if "proposals" in input:
+            across = input["width"] / input["image"].shape[2]
+            down = input["height"] / input["image"].shape[1]
+            for view, transform in zip(views, transforms, strict=True):
+                # A transform starts from the original image.
+                boxes = input["proposals"].proposal_boxes.clone()
+                boxes.scale(across, down)
+                moved = torch.from_numpy(transform.apply_box(boxes.tensor.cpu().numpy())).float()
+                view["proposals"] = Instances(
+                    tuple(view["image"].shape[1:]),
+                    proposal_boxes=Boxes(moved),
+                    objectness_logits=input["proposals"].objectness_logits,
+                )
+        return views, transforms
 
     def _average_heat_maps(
         self, outputs: list[Instances], transforms: list[TransformList]

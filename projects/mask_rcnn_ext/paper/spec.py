@@ -9,7 +9,7 @@ All are frozen. `reading.py` makes them from files and checks that what they nam
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -282,24 +282,9 @@ class Paper(_Spec, frozen=True, kw_only=True):
             raise UsageError(f"there is no table {name!r}{nearest(short, known)}")
         return self.tables[short]
 
-    def rows(self, tables: Iterable[Table], name: str) -> Iterator[tuple[Table, Row]]:
-        """The rows of that id.
-
-        Raises:
-            UsageError: there is none in these tables
-        """
-        tables = tuple(tables)
-        found = [(table, row) for table in tables for row in table.rows if row.id == name.lower()]
-        if not found:
-            where = f"table {tables[0].table}" if len(tables) == 1 else "any table"
-            known = dict.fromkeys(row.id for table in tables for row in table.rows)
-            raise UsageError(f"there is no row {name!r} in {where}{nearest(name, known)}")
-        return iter(found)
-
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about a name that is not there: those like it, or all."""
     known = list(known)
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
-

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ...errors import DataError, UsageError
+from ..cityscapes.labels import THINGS
 from ..keypoint_schema import KeypointSchema
 from ..records import set_classes, table_of
 from .catalog import entry_of, locate_dataset
@@ -34,6 +35,8 @@ def class_names_of(name: str) -> list[str] | None:
         entry.notice_changes()
     if metadata.__dict__.get("thing_classes"):
         return list(metadata.thing_classes)
+    if entry is not None and entry.spec.format == "cityscapes" and not entry.spec.classes:
+        return [label.name for label in THINGS]  # whatever the files hold
     location = locate_dataset(name)
     if location is None:
         return None

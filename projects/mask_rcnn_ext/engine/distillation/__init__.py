@@ -7,6 +7,7 @@ set has. A new model, the student, is then trained on both sets.
 
   images        which images are labelled
   labelled      what is counted in the labelled set
+  teacher       the model, its views, its proposals
   predictions   the teacher's predictions, kept in files, so that a stopped run goes on
   threshold     the score that keeps as many as wanted
   labels        the annotation file
@@ -18,6 +19,7 @@ from .images import Unlabelled, images_in_folder, images_of_file
 from .labelled import LabelledSet, read_labelled
 from .labels import Distilled, write_labels
 from .predictions import PART, Part, Teacher, parts_of, predict_parts, teacher_key
+from .teacher import ViewsTeacher
 from .threshold import Threshold, choose_threshold
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "Teacher",
     "Threshold",
     "Unlabelled",
+    "ViewsTeacher",
     "choose_threshold",
     "images_in_folder",
     "images_of_file",

@@ -31,9 +31,9 @@ _KEY_DIGITS = 12
 
 
 class Teacher(Protocol):
-    """What predicts; `engine.predictor.Predictor` does, with `augment` in several views."""
+    """What predicts, such as a `ViewsTeacher`."""
 
-    def __call__(self, images: Path, /) -> Prediction: ...
+    def __call__(self, one: Unlabelled, /) -> Prediction: ...
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Part:
         """
         Returns:
             "commit" of the code; "images" as in an annotation file; "annotations" as
-            `Prediction.to_coco` has them, with their "area"; "failed", a message for each image
-            that could not be used
+            `Prediction.to_coco` has them, each with its "area" and the box around its mask;
+            "failed", a message for each image that could not be used
         Raises:
             DataError: the file is not what was written
         """
@@ -66,12 +66,17 @@ class Part:
             ) from error
 
 
-def teacher_key(cfg: CfgNode, weights_sha256: str) -> str:
-    """Names a teacher: its config, views included, and the content of its weights."""
+def teacher_key(cfg: CfgNode, *contents: str) -> str:
+    """Names a teacher.
+
+    Args:
+        cfg: views included
+        contents: checksums of its weights and of what else it reads
+    """
     plain = cfg.clone()
     plain.defrost()
     plain.MODEL.WEIGHTS = ""  # where the file lies does not matter
-    text = f"{config_hash(plain)} {weights_sha256}"
+    text = " ".join([config_hash(plain), *contents])
     return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
 
 
@@ -127,7 +132,7 @@ def _predict(
     teacher: Teacher, one: Unlabelled, category_ids: Sequence[Any], content: dict[str, Any]
 ) -> None:
     try:
-        found = teacher(one.path)
+        found = teacher(one)
     except DataError as error:  # it does not decode: the others do
         content["failed"].append(str(error))
         return
@@ -137,6 +142,8 @@ def _predict(
     for entry in dataclasses.replace(found, category_ids=category_ids).to_coco(one.id):
         area = entry["bbox"][2] * entry["bbox"][3]
         if "segmentation" in entry:
+            # A label's box is that of its mask, as in COCO; the two heads need not agree.
+            entry["bbox"] = coco_mask.toBbox(entry["segmentation"]).tolist()
             area = float(coco_mask.area(entry["segmentation"]))
         if area > 0:  # an object without a pixel can be no label
             content["annotations"].append({**entry, "area": area})

@@ -4,6 +4,7 @@
   data stats    instances per class, sizes at training scale, ..., as a table and a picture
   data browse   one HTML page of samples with masks, boxes and ids, or of augmented samples
   data convert  VIA, labelme, CVAT, YOLO-seg, VOC masks, PNG maps to COCO's format; COCO to YOLO-seg
+  data distill  label unlabelled images with a trained model (data distillation)
   data split    divide a set into parts, by image or by group
   data merge    several sets as one
   data subset   some images or classes of a set
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 
-from . import browse, check, convert, merge, split, stats, subset
+from . import browse, check, convert, distill, merge, split, stats, subset
 
 HELP = "check, count, draw, convert, split and merge data sets"
 
@@ -24,6 +25,7 @@ COMMANDS = {
     "stats": stats,
     "browse": browse,
     "convert": convert,
+    "distill": distill,
     "split": split,
     "merge": merge,
     "subset": subset,

@@ -62,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S,S,...",
         help="shorter sides, in pixels, at which an image is seen (default: TEST.AUG.MIN_SIZES)",
     )
+    parser.add_argument(
+        "--proposals",
+        metavar="FILE",
+        help="of the images, for a model whose RPN was trained apart (docs/proposals.md)",
+    )
     parser.add_argument("--no-flip", action="store_true", help="no mirrored views")
     parser.add_argument("--limit", type=positive, metavar="N", help="the first N images only")
     parser.add_argument(
@@ -115,7 +120,9 @@ def _run(args: argparse.Namespace) -> int:
     cfg = _teacher_config(cfg, args, like)
     keypoints = _wants_keypoints(cfg, like, args.no_keypoints)
     folder, teacher, origin = _teacher(cfg, args, like, output)
-    parts = parts_of(images[: args.limit], folder, PART)
+    images = images[: args.limit]
+    teacher.check_covers(images)
+    parts = parts_of(images, folder, PART)
     share, shares = args.shard
     ids = [category["id"] for category in like.categories]
     predict_parts(teacher, parts[share::shares], ids, progress=not args.quiet)
@@ -123,7 +130,7 @@ def _run(args: argparse.Namespace) -> int:
         _say_share(parts, args.shard)
         return 0
     done = write_labels(parts, like, output, origin, keypoints=keypoints, per_class=args.per_class)
-    _report(args, done, like, images[: args.limit], folder)
+    _report(args, done, like, images, folder)
     return 0
 
 
@@ -195,19 +202,19 @@ def _teacher(
     cfg: CfgNode, args: argparse.Namespace, like: LabelledSet, output: Path
 ) -> tuple[Path, Any, dict[str, Any]]:
     """The folder of its predictions, the model, and what the labels say of it."""
-    from ...engine.distillation import teacher_key
-    from ...engine.predictor import Predictor
+    from ...data.proposals import load_proposals
+    from ...engine.distillation import ViewsTeacher, teacher_key
     from ...engine.weights.checksum import digest
     from ...engine.weights.fetch import local_path
     from ...engine.weights.reconcile import differences
     from ...errors import UsageError
 
-    teacher = Predictor(
-        cfg,
-        args.weights,
-        score_threshold=cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
-        augment=True,
-    )
+    given = None
+    if args.proposals:
+        if not Path(args.proposals).is_file():
+            raise UsageError(f"--proposals {args.proposals} does not exist")
+        given = load_proposals(args.proposals)
+    teacher = ViewsTeacher(cfg, args.weights, given)
     if teacher.class_names != like.class_names:
         raise UsageError(
             f"the model's classes are not those of {', '.join(like.names)}: "
@@ -222,6 +229,7 @@ def _teacher(
         "config": Path(args.config_file).name,
         "weights": weights.name,
         "weights_sha256": sha256,
+        "proposals": Path(args.proposals).name if args.proposals else None,
         "views": {
             "shorter_sides": list(test.MIN_SIZES),
             "longest_side": test.MAX_SIZE,
@@ -231,7 +239,8 @@ def _teacher(
         "least_score": teacher.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST,
     }
     folder = output.with_name(f"{output.name}.parts")
-    return folder / teacher_key(teacher.cfg, sha256), teacher, origin
+    contents = [sha256, digest(Path(args.proposals), "sha256")] if args.proposals else [sha256]
+    return folder / teacher_key(teacher.cfg, *contents), teacher, origin
 
 
 def _say_share(parts: list[Part], shard: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""What must be there before stages can run, and which of it is not. Looks at names of files only."""
+"""What must be there before stages can run, and what of it is not. No file is opened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Needs:
 
     @property
     def lacking(self) -> str:
-        """"data", "weights", "both" or ""."""
+        """ "data", "weights", "both" or ""."""
         data, weights = any(self.data.values()), any(self.weights.values())
         return "both" if data and weights else "data" if data else "weights" if weights else ""
 
@@ -68,8 +68,10 @@ def _missing_of_set(name: str) -> list[str]:
     if spec.split:  # Cityscapes goes by its tree
         tree = [path_of(spec, f"{folder}/{spec.split}") for folder in ("leftImg8bit", "gtFine")]
         return [path for path in tree if not os.path.isdir(path)]
-    ways = [_missing_parts(spec, parts) for parts in (spec.if_missing, spec.parts) if parts]
-    return min(ways, key=len)  # of two ways to have it the one that is nearer
+    # As the registration chooses: the files of the first way, or else the second one's.
+    first_is_there = os.path.exists(path_of(spec, spec.parts[0].annotations))
+    parts = spec.parts if first_is_there or not spec.if_missing else spec.if_missing
+    return _missing_parts(spec, parts)
 
 
 def _missing_parts(spec: DatasetSpec, parts: Sequence[Part]) -> list[str]:

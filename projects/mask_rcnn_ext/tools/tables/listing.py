@@ -13,15 +13,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ...errors import UsageError
 from ...files import write_json
-from ...paper import load_paper
-from ...paper.spec import IN_TEXT, Comparison, Paper, Row, Table, nearest
+from ...paper import Paper, load_paper
+from ...paper.spec import IN_TEXT, nearest
+from .entry import Entry, entries
 from .lacking import Looking
 from .listing_json import as_json
-from .listing_text import Text
+from .listing_text import details, overview
 
 HELP = "rows, the paper's figures, what each takes, state"
-Entry = tuple[Table, Row] | Comparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,38 +46,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Print the rows; 0."""
     paper = load_paper()
-    chosen = choose(paper, args.table, args.row)
-    looking = Looking(paper)
-    text = Text(paper, args.data, looking)
-    print(text.rows(chosen) if args.row else text.overview(chosen, notes=bool(args.table)))
+    chosen = choose(paper, entries(paper, args.data, Looking(paper)), args.table, args.row)
     if args.json:
-        write_json(args.json, as_json(paper, chosen, args.data, looking))
+        write_json(args.json, as_json(paper, chosen, args.data))
+    if args.row:
+        print("\n\n".join(details(paper, one) for one in chosen))
+    else:
+        print(overview(paper, chosen, notes=bool(args.table)))
     return 0
 
 
-def choose(paper: Paper, tables: list[str], rows: list[str]) -> list[Entry]:
-    """Rows and comparisons in the paper's order.
-
+def choose(paper: Paper, every: list[Entry], tables: list[str], rows: list[str]) -> list[Entry]:
+    """
     Args:
-        tables: as a user calls them; [] for all, what is said in the text included
+        tables: as a user calls them; [] for all
         rows: ids; [] for all of these tables
     Raises:
         UsageError: one that is not there
     """
     in_text = [name for name in tables if name.lower().replace("_", "-") == IN_TEXT]
     asked = {paper.table(name).table for name in tables if name not in in_text}
-    some = [table for table in paper.tables.values() if table.table in asked or not tables]
-    found: list[Entry] = [(table, row) for table in some for row in table.rows]
-    found += paper.comparisons.values() if in_text or not tables else []
-    known = [_id(one) for one in found]
+    asked |= {IN_TEXT} if in_text else set()
+    some = [one for one in every if not tables or table_of(one) in asked]
+    known = [one.one.id for one in some]
     for name in rows:
         if name.lower() not in known:
             where = f"table {', '.join(tables)}" if tables else "any table"
-            near = nearest(name, dict.fromkeys(known))
-            raise UsageError(f"there is no row {name!r} in {where}{near}")
-    return [one for one in found if not rows or _id(one) in {name.lower() for name in rows}]
+            raise UsageError(
+                f"there is no row {name!r} in {where}{nearest(name, dict.fromkeys(known))}"
+            )
+    wanted = {name.lower() for name in rows}
+    return [one for one in some if not rows or one.one.id in wanted]
 
 
-def _id(entry: Entry) -> str:
-    return entry.id if isinstance(entry, Comparison) else entry[1].id
+def table_of(entry: Entry) -> str:
+    """Its table as a user calls it."""
+    return entry.table.table if entry.table else IN_TEXT

@@ -6,6 +6,7 @@ BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 WHEELHOUSE ?= wheelhouse
 HAVE ?=
+TEST_PROCESSES ?= 2
 
 .PHONY: setup quickstart test test-slow lint format bench wheelhouse clean
 setup: $(READY)
@@ -21,7 +22,7 @@ quickstart: setup
 	$(BIN)/mask-rcnn-ext quickstart
 
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

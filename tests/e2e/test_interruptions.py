@@ -128,12 +128,15 @@ def test_another_config_is_refused_without_resume(undisturbed):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("processes", [1, 2])
-def test_twenty_kills_of_a_run_of_200_iterations(zygote, new_run, tmp_path, processes):
+@pytest.mark.parametrize(("processes", "start"), [(1, 2.0), (2, 8.0)])
+def test_twenty_kills_of_a_run_of_200_iterations(zygote, new_run, tmp_path, processes, start):
+    """`start`: about the seconds until the first step, so that many kills fall behind it."""
     flags = ["--num-gpus", str(processes)]
     settings = {"SOLVER__MAX_ITER": "200", "TEST__EVAL_PERIOD": "50"}
     undisturbed = Run(new_run.root, new_run.datasets, tmp_path / "undisturbed")
     length = undisturbed.finish(*flags, **settings)
-    killed = kill_at_random(new_run, zygote, 20, max(length / 4, 12.0), *flags, **settings)
+    killed = kill_at_random(new_run, zygote, 20, start + length / 8, *flags, **settings)
     assert killed == 20, killed
     assert differences(undisturbed.out, new_run.out) == []
+    starts = json.loads((new_run.out / "run.json").read_text())["starts"]
+    assert sum(one["iteration"] > 0 for one in starts) >= 3, starts

@@ -89,11 +89,11 @@ def test_a_config_that_its_own_batch_is_written_for_is_saved_with_that_batch(tmp
 
 
 @pytest.mark.parametrize(
-    "path", sorted(CONFIGS.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+    "path",
+    sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "paper"),
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
 )
 def test_every_config_is_written_for_its_own_batch(path):
-    if path.parent.name == "paper":
-        pytest.skip("a table, not a config")
     assert derive_recipe(load_config(path), set(), path).rows == ()
 
 

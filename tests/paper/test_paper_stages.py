@@ -94,8 +94,7 @@ def test_the_data_are_those_of_the_config(stage):
 def test_the_sets_are_registered():
     for data in PAPER.data.values():
         for name in data.sets:
-            if name != "coco_2017_unlabeled":  # which has no annotations
-                assert entry_of(name) is not None, name
+            assert entry_of(name) is not None, name
 
 
 @each_stage
@@ -154,10 +153,17 @@ def test_fine_tuning_from_coco_starts_from_table_2as_model():
         assert (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST) == (1024, 2048)
 
 
-@pytest.mark.parametrize("name", ["mask_X_152_FPN_nonlocal_views", "distill_keypoints"])
-def test_views_are_those_of_appendix_b(name):
+@pytest.mark.parametrize(
+    ("name", "by_a_key"),
+    [
+        ("mask_X_152_FPN_nonlocal_views", True),
+        ("keypoint_X_101_FPN_distilled_views", True),
+        ("distill_keypoints", False),  # always
+    ],
+)
+def test_views_are_those_of_appendix_b(name, by_a_key):
     augmented = _config(PAPER.stages[name]).TEST.AUG
-    assert augmented.ENABLED
+    assert by_a_key == augmented.ENABLED
     assert augmented.FLIP
     assert tuple(augmented.MIN_SIZES) == tuple(range(400, 1201, 100))
 

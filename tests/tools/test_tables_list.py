@@ -132,6 +132,22 @@ def test_a_row_of_another_system_needs_nothing(capsys):
     assert text.endswith("state: reference\n")
 
 
+def test_several_rows(capsys):
+    assert _list("--table", "2b", "--row", "sigmoid", "SOFTMAX") == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^Table 2b, row (\w+)", text, re.MULTILINE) == ["softmax", "sigmoid"]
+
+
+def test_ours_of_test_dev_say_that_they_are_measured_on_minival(capsys):
+    note = "  * test-dev has no public annotations (an evaluation server has them)"
+    assert _list("--table", "1", "--row", "r101-fpn") == 0
+    text = capsys.readouterr().out
+    assert note in text
+    assert "  ours, COCO minival: segm/AP, " in text
+    assert _list("--table", "1", "--row", "mnc") == 0
+    assert note not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

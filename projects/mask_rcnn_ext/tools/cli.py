@@ -25,6 +25,7 @@ VERBS = {
     "replay": "replay",
     "scenes": "scenes",
     "submit": "submit",
+    "tables": "tables",
     "train": "train",
     "weights": "weights",
 }

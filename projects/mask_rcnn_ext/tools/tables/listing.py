@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...errors import UsageError
 from ...files import write_json
 from ...paper import Paper, load_paper
 from ...paper.spec import IN_TEXT, nearest
-from .entry import Entry, entries
-from .lacking import Looking
-from .listing_json import as_json
-from .listing_text import details, overview
+
+if TYPE_CHECKING:  # imported when the verb runs: they need Detectron2, --help does not
+    from .entry import Entry
 
 HELP = "rows, the paper's figures, what each takes, state"
 
@@ -47,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the rows; 0."""
+    from ...config import require_detectron2
+
+    require_detectron2()
+    from .entry import entries
+    from .lacking import Looking
+    from .listing_json import as_json
+    from .listing_text import details, overview
+
     paper = load_paper()
     chosen = choose(paper, entries(paper, args.data, Looking(paper)), args.table, args.row)
     if args.json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from detectron2.solver import build_optimizer as detectron2_optimizer
@@ -154,3 +156,30 @@ def test_fused_where_there_is_none(monkeypatch):
     for value in (True,):
         with pytest.raises(UsageError, match="SOLVER.FUSED is True.*AdamW for cpu"):
             build_optimizer(_with_fused(cfg, value), _net())
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_a_state_in_the_other_memory_order_goes_on_right(name):
+    """From a checkpoint written with channels first, into weights with channels last."""
+    gradients = [torch.randn(8, 4, 3, 3) for _ in range(4)]
+
+    def build(weight, fused):
+        net = torch.nn.Conv2d(4, 8, 3, bias=False)
+        net.weight.data = weight.clone(memory_format=torch.preserve_format)
+        cfg = _with_fused(_config("SOLVER.OPTIMIZER", name, "SOLVER.BASE_LR", "0.01"), fused)
+        return net, build_optimizer(cfg, net)
+
+    def steps(net, optimizer, some):
+        for gradient in some:
+            net.weight.grad = torch.empty_like(net.weight).copy_(gradient)
+            optimizer.step()
+
+    first, optimizer = build(torch.randn(8, 4, 3, 3), False)
+    steps(first, optimizer, gradients[:2])
+    ended = []
+    for order, fused in ((torch.contiguous_format, False), (torch.channels_last, None)):
+        net, other = build(first.weight.detach().contiguous(memory_format=order), fused)
+        load_optimizer_state(other, copy.deepcopy(optimizer.state_dict()))
+        steps(net, other, gradients[2:])
+        ended.append(net.weight.detach())
+    torch.testing.assert_close(*ended)

@@ -238,6 +238,16 @@ def test_loss_weight_multiplies():
     assert loss_of(head, x, images).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_training_computes_the_own_class_alone():
+    head, images = small_head(), training_instances(2, 0, 3)
+    x = torch.rand(5, head.in_channels, 14, 14)
+    alone = head.training_logits(x, images)
+    classes = torch.cat([image.gt_classes for image in images])
+    own = head.layers(x)[torch.arange(5), classes]
+    assert alone.shape == (5, 1, 28, 28)
+    torch.testing.assert_close(alone[:, 0], own)
+
+
 def test_only_the_own_class_is_trained():
     """Classes do not compete (table 2b, sigmoid): the others' predictors get no gradient."""
     head, images = small_head(), training_instances(3)

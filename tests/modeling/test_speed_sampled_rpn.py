@@ -186,3 +186,46 @@ def test_another_head_goes_detectron2s_way():
     assert reads_single_cells(head)
     head.conv.dilation = (2, 2)
     assert not reads_single_cells(head)
+
+
+def test_proposals_in_training_are_detectron2s():
+    """Scores that tie, boxes that vanish at the border, images of different sizes."""
+    theirs, ours = rpns(nms_thresh=0.5)
+    sizes = [(40, 56), (33, 41)]
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        maps = [torch.zeros(2, CHANNELS, 10, 14), torch.zeros(2, CHANNELS, 5, 7)]
+        anchors = theirs.anchor_generator(maps)
+        logits = [torch.randint(0, 40, (2, len(a)), generator=generator) / 4 for a in anchors]
+        deltas = [torch.randn(2, len(a), 4, generator=generator) * 0.8 for a in anchors]
+        deltas[1][:, ::3, 0] += 9  # far to the right: nothing is left of them in the image
+        expected = theirs.predict_proposals(anchors, logits, deltas, sizes)
+        found = ours.predict_proposals(anchors, logits, deltas, sizes)
+        assert len(found) == 2
+        for a, b in zip(expected, found, strict=True):
+            assert a.image_size == b.image_size
+            assert 0 < len(a) <= 20
+            assert torch.equal(a.objectness_logits, b.objectness_logits)
+            torch.testing.assert_close(a.proposal_boxes.tensor, b.proposal_boxes.tensor)
+
+
+def test_no_box_is_left():
+    _, ours = rpns(nms_thresh=0.5)
+    ours.min_box_size = 1000.0
+    maps = [torch.zeros(1, CHANNELS, 10, 14), torch.zeros(1, CHANNELS, 5, 7)]
+    anchors = ours.anchor_generator(maps)
+    logits, deltas = ([torch.zeros(1, len(a), *s) for a in anchors] for s in ((), (4,)))
+    (found,) = ours.predict_proposals(anchors, logits, deltas, [SIZE])
+    assert len(found) == 0
+    assert found.proposal_boxes.tensor.shape == (0, 4)
+
+
+@pytest.mark.parametrize("where", ["logits", "deltas"])
+def test_proposals_that_are_not_finite_are_an_error(where):
+    _, ours = rpns(nms_thresh=0.5)
+    maps = [torch.zeros(1, CHANNELS, 10, 14), torch.zeros(1, CHANNELS, 5, 7)]
+    anchors = ours.anchor_generator(maps)
+    logits, deltas = ([torch.zeros(1, len(a), *s) for a in anchors] for s in ((), (4,)))
+    (logits if where == "logits" else deltas)[1][:, :] = torch.nan
+    with pytest.raises(FloatingPointError, match="diverged"):
+        ours.predict_proposals(anchors, logits, deltas, [SIZE])

@@ -10,7 +10,7 @@ from detectron2.modeling.poolers import assign_boxes_to_levels
 from detectron2.structures import Boxes
 from roi_cases import LAYERS, random_features, random_rois
 
-from mask_rcnn_ext.ops import assign_levels, kernels, multilevel_roi_features, windows
+from mask_rcnn_ext.ops import assign_levels, cell_sums, kernels, multilevel_roi_features, windows
 from mask_rcnn_ext.ops import multilevel as multilevel_module
 from mask_rcnn_ext.ops.reference import roi_layer_reference
 
@@ -57,6 +57,7 @@ def test_a_level_without_rois_has_a_gradient_of_zeros(layer: str, aggregation: s
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_few_channels_at_a_time(monkeypatch: pytest.MonkeyPatch, threads: int):
     """A level too large for the scratch memory is read in parts, by all threads that there are."""
+    monkeypatch.setattr(cell_sums, "_MOST_CELLS", 0)
     rois, levels = random_rois(20, 2, 96, 120), torch.arange(20) % 3
     results = []
     before = torch.get_num_threads()
@@ -80,6 +81,7 @@ def test_an_error_in_a_thread_is_not_swallowed(monkeypatch: pytest.MonkeyPatch):
         raise MemoryError("no room")
 
     monkeypatch.setattr(windows, "_channels_innermost", broken)
+    monkeypatch.setattr(cell_sums, "_MOST_CELLS", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

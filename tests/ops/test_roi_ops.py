@@ -5,14 +5,30 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from roi_cases import LAYERS, Case, cases, random_features, random_rois
 
-from mask_rcnn_ext.ops import RoIAlign, RoIPool, RoIWarp, by_level, roi_align, roi_pool, roi_warp
+from mask_rcnn_ext.ops import (
+    RoIAlign,
+    RoIPool,
+    RoIWarp,
+    by_level,
+    cell_sums,
+    multilevel,
+    roi_align,
+    roi_pool,
+    roi_warp,
+)
 from mask_rcnn_ext.ops.multilevel import multilevel_roi_features
 from mask_rcnn_ext.ops.reference import roi_layer_reference
 
 ROUTES = ("windows", "levels")
+
+
+@pytest.fixture
+def windows_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What large RoIs and large levels take, also for the small ones of a test."""
+    monkeypatch.setattr(cell_sums, "_MOST_CELLS", 0)
 
 
 def _run(case: Case, layer: str, aggregation: str, route: str = "windows") -> torch.Tensor:
@@ -43,6 +59,84 @@ def _assert_equals_reference(case: Case, layer: str, aggregation: str, route: st
 @given(case=cases())
 def test_forward_and_gradient_equal_the_loops(layer: str, aggregation: str, case: Case):
     _assert_equals_reference(case, layer, aggregation, "windows")
+
+
+@pytest.mark.parametrize("layer", ["RoIWarp", "RoIAlign", "RoIAlignV2"])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(case=cases())
+def test_averages_by_windows_equal_the_loops(windows_only: None, layer: str, case: Case):
+    _assert_equals_reference(case, layer, "ave", "windows")
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("output_size", [(7, 7), (3, 5)])
+def test_sums_of_cells_are_the_products_of_windows(
+    monkeypatch: pytest.MonkeyPatch, output_size: tuple[int, int], channels_last: bool
+):
+    """The two ways of an average, over levels; a level of no cells, one of no RoI, bits repeat."""
+    sizes, scales = ((24, 30), (12, 15), (0, 8), (6, 8)), [1 / 4, 1 / 8, 1 / 16, 1 / 16]
+    rois, levels = random_rois(30, 2, 96, 120), torch.arange(30) % 3
+    taken, found = [], []
+    real = multilevel.cell_sums
+    for most in (0, 4096, 4096):
+        monkeypatch.setattr(cell_sums, "_MOST_CELLS", most)
+        monkeypatch.setattr(
+            multilevel, "cell_sums", lambda *args: taken.append(real(*args)) or taken[-1]
+        )
+        features = [
+            random_features(2, 3, max(h, 1), w, seed=i)[:, :, :h] for i, (h, w) in enumerate(sizes)
+        ]
+        order = torch.channels_last if channels_last else torch.contiguous_format
+        features = [f.float().contiguous(memory_format=order).requires_grad_() for f in features]
+        out = multilevel_roi_features(features, rois.float(), levels, output_size, scales)
+        out.square().sum().backward()
+        found.append((out.detach(), *(f.grad for f in features)))
+    assert [sums is None for sums in taken] == [True, False, False]
+    for by_windows, by_sums, again in zip(*found, strict=True):
+        torch.testing.assert_close(by_sums, by_windows, rtol=1e-4, atol=1e-5)
+        assert torch.equal(by_sums, again)
+        if by_sums.numel():
+            assert by_sums.stride() == by_windows.stride()
+    assert not found[1][4].any()
+
+
+def test_large_levels_and_large_rois_go_by_windows(monkeypatch: pytest.MonkeyPatch):
+    features = random_features(1, 2, 40, 40)
+    small, large = ([[0, 8.0, 8, 24, 24]], [[0, 0.0, 0, 40, 40]])
+    taken = []
+    real = multilevel.cell_sums
+    monkeypatch.setattr(
+        multilevel, "cell_sums", lambda *args: taken.append(real(*args)) or taken[-1]
+    )
+    level = torch.zeros(1, dtype=torch.int64)
+
+    def run(roi: list[list[float]]) -> None:
+        multilevel_roi_features([features], torch.tensor(roi).double(), level, (2, 2), [1.0])
+
+    run(small)
+    run(large)  # a bin of 20 x 20 cells: 4 * 21 * 21 with weights, still few
+    monkeypatch.setattr(cell_sums, "_MOST_CELLS", 1000)
+    run(large)
+    monkeypatch.setattr(cell_sums, "_MOST_BYTES", 40 * 40 * 2 * 8 - 1)
+    run(small)
+    assert [sums is None for sums in taken] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("most", [0, 4096], ids=["windows", "sums"])
+def test_autocast_changes_no_bit(monkeypatch: pytest.MonkeyPatch, most: int):
+    """bfloat16 features are averaged in float32, within autocast and outside."""
+    monkeypatch.setattr(cell_sums, "_MOST_CELLS", most)
+    found = []
+    for enabled in (False, True):
+        features = random_features(2, 8, 24, 30).bfloat16().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = roi_align(features, random_rois(20, 2, 96, 120).float(), (7, 7), 1 / 4, 0)
+        out.float().square().sum().backward()
+        found.append((out.detach(), features.grad))
+    for outside, inside in zip(*found, strict=True):
+        assert torch.equal(outside, inside)
 
 
 @pytest.mark.parametrize(("layer", "aggregation"), LAYERS)

@@ -107,7 +107,9 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """`optimizer.load_state_dict`, but the step stays in the form that this optimizer has.
 
     torch would take fused or not from the checkpoint, and a step that is not fused ignores the
-    mark of a gradient that is not finite.
+    mark of a gradient that is not finite. The state takes its parameter's memory order: torch's
+    fused steps on a CPU read memory as it lies, whatever the strides say (torch 2.14), and are
+    wrong without a word where a checkpoint was written in the other order.
 
     Args:
         state: of `state_dict()`, of an optimizer of the same class and groups
@@ -117,3 +119,7 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
         for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
     optimizer.load_state_dict(state | {"param_groups": groups})
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

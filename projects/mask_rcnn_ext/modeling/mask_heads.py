@@ -26,6 +26,7 @@ from torch import nn
 from ..errors import UsageError
 from .config_keys import head_keys
 from .mask_losses import LOSSES, mask_loss, mask_probabilities, num_mask_channels
+from .speed.own_class import is_pointwise, own_class_logits
 
 
 def fcn_num_upsamples(input_side: int | None, resolution: int) -> int:
@@ -122,15 +123,19 @@ class CheckedMaskHead(BaseMaskRCNNHead):
         # can it compile an annotation of two return types, hence none.
         if not torch.jit.is_scripting():
             self._check_features(x, instances)
-        logits = self.layers(x)
         if self.training:
-            return self._losses(logits, instances)
-        mask_probabilities(logits, instances, self.loss)
+            return self._losses(x, instances)
+        mask_probabilities(self.layers(x), instances, self.loss)
         return instances
 
+    def training_logits(self, x: torch.Tensor, instances: list[Instances]) -> torch.Tensor:
+        """What the loss reads: all channels, or (R, 1, M, M) of the true classes alone."""
+        return self.layers(x)
+
     @torch.jit.unused
-    def _losses(self, logits: torch.Tensor, instances: list[Instances]) -> dict[str, torch.Tensor]:
+    def _losses(self, x: torch.Tensor, instances: list[Instances]) -> dict[str, torch.Tensor]:
         self._check_classes(instances)
+        logits = self.training_logits(x, instances)
         loss = mask_loss(logits, instances, loss=self.loss, vis_period=self.vis_period)
         return {"loss_mask": loss * self.loss_weight}
 
@@ -260,6 +265,18 @@ class FCNMaskHead(CheckedMaskHead, MaskRCNNConvUpsampleHead):
             self.add_module(f"deconv{number}", deconv)
             self.add_module(f"deconv{number}_relu", nn.ReLU())
         self.add_module("predictor", predictor)
+
+    @torch.jit.unused
+    def training_logits(self, x: torch.Tensor, instances: list[Instances]) -> torch.Tensor:
+        """The sigmoid's loss reads the true class alone, so no other one is computed."""
+        alone = self.loss == "sigmoid" and self.num_classes > 1 and len(x) > 0
+        if not alone or not is_pointwise(self.predictor):
+            return super().training_logits(x, instances)
+        for name, layer in self.named_children():
+            if name != "predictor":  # the last one
+                x = layer(x)
+        classes = torch.cat([image.gt_classes for image in instances if len(image)]).long()
+        return own_class_logits(self.predictor, x, classes)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:

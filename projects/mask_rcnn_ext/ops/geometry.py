@@ -72,6 +72,34 @@ class AxisWeights:
     count: torch.Tensor
     weights: torch.Tensor
 
+    def halves(self) -> tuple[AxisWeights, AxisWeights]:
+        """Those of the first R / 2 and those of the others."""
+        first, count, weights = (x.chunk(2) for x in (self.first, self.count, self.weights))
+        return (
+            AxisWeights(first[0], count[0], weights[0]),
+            AxisWeights(first[1], count[1], weights[1]),
+        )
+
+    def by_bin(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The cells of each row alone, without the zeros around them.
+
+        Returns:
+            (R, rows, J) int64, cells, and (R, rows, J), their weights; J is the most that a row
+            has. A row with fewer has zeros, at cells that its RoI sees (cell 0 if it sees none)
+        """
+        longest = self.weights.shape[2]
+        column = torch.arange(longest, device=self.weights.device)
+        # A level without cells counts none, whatever the weights say.
+        used = (self.weights != 0) & (column < self.count[:, None, None])
+        start = torch.where(used, column, longest).amin(2)  # (R, rows)
+        end = torch.where(used, column + 1, 0).amax(2)
+        most = max(int((end - start).max()), 1)
+        column = start[..., None] + column[:most]
+        weights = self.weights.gather(2, column.clamp(max=longest - 1))
+        weights = torch.where(column < end[..., None], weights, 0)
+        seen = torch.minimum(column, self.count[:, None, None] - 1).clamp(min=0)
+        return self.first[:, None, None] + seen, weights
+
 
 def samples_per_bin(size: torch.Tensor, bins: int, ratio: int) -> torch.Tensor:
     """(R,) float, whole numbers: samples of a bin on this axis; 0 for a RoI without extent."""

@@ -4,8 +4,9 @@ Shape shorthand: L levels, N images, C channels, Hl x Wl cells of level l, R RoI
 A x B samples of a RoI. RoIs are (batch index, x0, y0, x1, y1) in input pixels (docs/pixels.md).
 
 A backend is chosen by name and never falls back: `torch` runs everywhere, on a CPU as windowed
-matrix products (windows.py), elsewhere level by level with torchvision's kernels (by_level.py);
-`triton` is one kernel for all levels on a GPU, averages only; `auto` takes triton where it runs.
+matrix products (windows.py) or as sums of few cells (cell_sums.py), elsewhere level by level with
+torchvision's kernels (by_level.py); `triton` is one kernel for all levels on a GPU, averages only;
+`auto` takes triton where it runs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import torch
 from torch.nn import functional as F
 
 from . import by_level, kernels, windows
+from .cell_sums import cell_sums
 from .geometry import (
+    AxisWeights,
     axis_extent,
     axis_weights,
     resolve_aggregation,
@@ -110,7 +113,9 @@ def multilevel_roi_features(
         )
     settings = _Settings(rois, levels, output_size, tuple(scales), sampling_ratio, layer)
     function = _WindowAverage if aggregation == "ave" else _WindowMaximum
-    return function.apply(settings, *features)
+    # Autocast would round weights and sums to half precision on the way.
+    with torch.autocast("cpu", enabled=False):
+        return function.apply(settings, *features)
 
 
 def _choose(backend: str, features: Sequence[torch.Tensor], layer: str, aggregation: str) -> str:
@@ -226,23 +231,30 @@ def _axes(
     return axes
 
 
-def _windows(
+def _weights(
     settings: _Settings,
     sizes: list[torch.Size],
     pick: torch.Tensor,
     dtype: torch.dtype,
     *,
     average: bool,
-) -> windows.Windows:
-    """The picked RoIs' windows with their weights, in the dtype that they are computed in."""
+) -> tuple[AxisWeights, AxisWeights]:
+    """The picked RoIs' weights of rows and of columns, in the dtype that they are used in."""
     axes = _axes(settings, sizes, pick)
+    bins, ratio = settings.output_size, settings.sampling_ratio
     with windows.one_thread():
-        y, x = (
-            axis_weights(*axis, bins, settings.sampling_ratio, average=average)
-            for axis, bins in zip(axes, settings.output_size, strict=True)
-        )
+        if average and bins[0] == bins[1]:
+            # Both axes are rows of one call: small tensors cost their calls. Rows of a maximum are
+            # as many as the axis has samples.
+            start, size, cells = (torch.cat(pair) for pair in zip(*axes, strict=True))
+            y, x = axis_weights(start, size, cells, bins[0], ratio, average=True).halves()
+        else:
+            y, x = (
+                axis_weights(*axis, count, ratio, average=average)
+                for axis, count in zip(axes, bins, strict=True)
+            )
     y.weights, x.weights = y.weights.to(dtype), x.weights.to(dtype)
-    return windows.Windows(settings.levels[pick], settings.rois[pick, 0], y, x)
+    return y, x
 
 
 def _compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -274,11 +286,14 @@ class _WindowAverage(torch.autograd.Function):
         ctx.format = _format_of(features)
         dtype = _compute_dtype(first.dtype)
         shape = (len(rois), first.shape[1], *settings.output_size)
+        ctx.windows, ctx.sums = None, None
         if _empty(settings, ctx.sizes):
-            ctx.windows = None
             return torch.zeros(shape, dtype=first.dtype)
-        every = torch.arange(len(rois))
-        ctx.windows = _windows(settings, ctx.sizes, every, dtype, average=True)
+        y, x = _weights(settings, ctx.sizes, torch.arange(len(rois)), dtype, average=True)
+        ctx.sums = cell_sums(ctx.sizes, settings.levels, rois[:, 0], y, x)
+        if ctx.sums is not None:
+            return ctx.sums.forward(features).to(first.dtype).contiguous(memory_format=ctx.format)
+        ctx.windows = windows.Windows(settings.levels, rois[:, 0], y, x)
         out = torch.empty(shape, dtype=dtype, memory_format=ctx.format)
         windows.average_forward(features, ctx.windows, out)
         return out.to(first.dtype)
@@ -287,6 +302,9 @@ class _WindowAverage(torch.autograd.Function):
     @torch.autograd.function.once_differentiable  # an error is better than a second gradient of 0
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
         dtype = _compute_dtype(ctx.dtype)
+        if ctx.sums is not None:
+            grads = ctx.sums.backward(grad.to(dtype))
+            return (None, *(g.to(ctx.dtype).contiguous(memory_format=ctx.format) for g in grads))
         pictures = ctx.windows.of if ctx.windows is not None else {}
         into = []
         for level, size in enumerate(ctx.sizes):
@@ -324,7 +342,8 @@ class _WindowMaximum(torch.autograd.Function):
                 f.to(dtype).contiguous(memory_format=torch.channels_last) for f in features
             )
             for pick, sides in _chunks(settings, ctx.sizes, channels):
-                found = _windows(settings, ctx.sizes, pick, dtype, average=False)
+                y, x = _weights(settings, ctx.sizes, pick, dtype, average=False)
+                found = windows.Windows(settings.levels[pick], rois[pick, 0], y, x)
                 # Channels innermost: what max_pool2d vectorises.
                 shape = (len(pick), channels, bins[0] * sides[0], bins[1] * sides[1])
                 samples = torch.empty(shape, dtype=dtype, memory_format=torch.channels_last)

@@ -22,6 +22,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import nms
 
 
 class SampledRPN(RPN):
@@ -47,6 +48,90 @@ class SampledRPN(RPN):
             labels, gt_boxes = self.label_and_sample_anchors(anchors, gt_instances)
             proposals = self.predict_proposals(anchors, logits, deltas, images.image_sizes)
         return proposals, self._losses_of_sampled(maps, anchors, labels, gt_boxes)
+
+    @torch.jit.unused
+    def predict_proposals(
+        self,
+        anchors: list[Boxes],
+        pred_objectness_logits: list[torch.Tensor],
+        pred_anchor_deltas: list[torch.Tensor],
+        image_sizes: list[tuple[int, int]],
+    ) -> list[Instances]:
+        """As Detectron2's `RPN`; in training on a CPU with less to compute.
+
+        Only the candidates of the highest scores are decoded. Boxes of different levels never
+        suppress each other, so none are compared; Detectron2 moves the levels apart and compares
+        all. Here nothing is moved, so an overlap that is the threshold itself, to rounding, may
+        fall on the other side.
+
+        Raises:
+            FloatingPointError: boxes or scores that are not finite, as there
+        """
+        device, box_dim = pred_objectness_logits[0].device, pred_anchor_deltas[0].shape[2]
+        if not self.training or device.type != "cpu" or box_dim != 4:
+            return list(
+                super().predict_proposals(
+                    anchors, pred_objectness_logits, pred_anchor_deltas, image_sizes
+                )
+            )
+        with torch.no_grad():
+            levels = [
+                self._candidates(*level)
+                for level in zip(anchors, pred_objectness_logits, pred_anchor_deltas, strict=True)
+            ]
+            boxes = torch.cat([boxes for boxes, _ in levels], dim=1)  # (N, candidates, 4)
+            scores = torch.cat([scores for _, scores in levels], dim=1)
+            if not bool(boxes.isfinite().all() & scores.isfinite().all()):
+                raise FloatingPointError(
+                    "Predicted boxes or scores contain Inf/NaN: training has diverged"
+                )
+            sizes = torch.tensor([(w, h, w, h) for h, w in image_sizes], dtype=boxes.dtype)
+            boxes = boxes.clamp(min=0).minimum(sizes[:, None])
+            solid = ((boxes[..., 2:] - boxes[..., :2]) > self.min_box_size).all(2)
+            counts = [scores.shape[1] for _, scores in levels]
+            return [
+                self._best_of_image(size, counts, *one)
+                for size, *one in zip(image_sizes, boxes, scores, solid, strict=True)
+            ]
+
+    def _candidates(
+        self, anchors: Boxes, logits: torch.Tensor, deltas: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes (N, K, 4) and scores (N, K), descending, of a level's K best anchors."""
+        scores, index = logits.sort(descending=True, dim=1)
+        most = self.pre_nms_topk[True]
+        scores, index = scores[:, :most], index[:, :most]
+        deltas = deltas.gather(1, index[..., None].expand(-1, -1, deltas.shape[2]))
+        boxes = self.box2box_transform.apply_deltas(
+            deltas.flatten(0, 1), anchors.tensor[index.flatten()]
+        )
+        return boxes.view(deltas.shape), scores
+
+    def _best_of_image(
+        self,
+        image_size: tuple[int, int],
+        counts: list[int],
+        boxes: torch.Tensor,
+        scores: torch.Tensor,
+        solid: torch.Tensor,
+    ) -> Instances:
+        """NMS of each level (its share of the candidates: `counts`), then the best of what is left.
+
+        Args:
+            image_size: (height, width), pixels
+            boxes, scores, solid: (K, 4), (K,) and (K,) bool, candidates; the solid ones count
+        """
+        kept, first = [], 0
+        for count in counts:
+            here = solid[first : first + count].nonzero()[:, 0] + first
+            kept.append(here[nms(boxes[here], scores[here], self.nms_thresh)])
+            first += count
+        keep = torch.cat(kept)
+        order = scores[keep].argsort(descending=True, stable=True)
+        keep = keep[order[: self.post_nms_topk[True]]]
+        return Instances(
+            image_size, proposal_boxes=Boxes(boxes[keep]), objectness_logits=scores[keep]
+        )
 
     def _losses_of_sampled(
         self,

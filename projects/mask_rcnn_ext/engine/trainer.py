@@ -196,6 +196,7 @@ class Trainer(DefaultTrainer):
 
     def _evaluate(self) -> Results:
         """With the averaged weights, if there are some; on all test sets, losses included."""
+        _share_buffers(self.model)
         with self.averaged():
             results = self.test(self.cfg, self.model, stop=self._stop)
             if self.cfg.TEST.VALIDATION_LOSS:
@@ -451,6 +452,13 @@ def _without_resize(cfg: CfgNode) -> CfgNode:
     cfg.defrost()
     cfg.INPUT.MIN_SIZE_TEST = 0
     return cfg
+
+
+def _share_buffers(model: torch.nn.Module) -> None:
+    """Let all processes evaluate what the main one saves: running statistics are each one's own."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 def _pads_to_global_batch(cfg: CfgNode) -> bool:

@@ -57,7 +57,7 @@ def build_train_loader(
         dataset,
         batch_sampler=batches,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        pin_memory=torch.device(cfg.MODEL.DEVICE).type == "cuda",
+        pin_memory=cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available(),
         collate_fn=trivial_batch_collator,
         # Of its own: starting to iterate must not draw from the one that the model draws from.
         generator=torch.Generator().manual_seed(0),

@@ -93,6 +93,15 @@ def test_resume_goes_on_from_the_last_checkpoint(finished, tmp_path):
     assert all(step == 5 for step in steps)  # the optimizer went on too, 3 + 2 steps
 
 
+def test_the_same_command_on_a_part_of_the_data_is_the_same_run(runner):
+    words = {"DATASETS__MAX_IMAGES": "3", "SOLVER__MAX_ITER": "2", "SEED": "-1"}
+    assert runner(**words).returncode == 0
+    again = runner(**words)
+    assert again.returncode == 0, again.stderr
+    assert "is finished" in again.stdout
+    _refused(runner(**words | {"DATASETS__MAX_IMAGES": "2"}), 2, "DATASETS.MAX_IMAGES: 3 -> 2")
+
+
 def test_unknown_key(runner):
     _refused(runner(SOLVER__BASE_LRR="1"), 2, "SOLVER.BASE_LRR; nearest: SOLVER.BASE_LR")
 

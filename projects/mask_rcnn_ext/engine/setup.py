@@ -75,25 +75,26 @@ def setup(args: argparse.Namespace) -> Prepared:
         training=not args.eval_only,
     )
     cfg.freeze()
-    earlier, resume = None, False
-    if not args.eval_only:
-        # Before anything is written there; the main process looks, for all see the same then.
-        looked = look_at(cfg.OUTPUT_DIR, cfg) if comm.is_main_process() else None
-        earlier = comm.all_gather(looked)[0]
-        resume = goes_on(earlier, cfg.OUTPUT_DIR, asked=args.resume)
     fingerprints = check_data(cfg, training=not args.eval_only)
 
     cfg.defrost()
-    if cfg.SEED < 0:
-        # Drawn here, so that config.yaml of any run is enough to repeat it.
-        drawn = comm.shared_random_seed() % 2**31
-        cfg.SEED = drawn if earlier is None or earlier.seed is None else earlier.seed
     if cfg.DATASETS.MAX_IMAGES:
         folder = Path(cfg.OUTPUT_DIR) / "datasets"
         for key in ("TRAIN", "TEST"):
             cfg.DATASETS[key] = tuple(
                 register_subset(name, cfg.DATASETS.MAX_IMAGES, folder) for name in cfg.DATASETS[key]
             )
+    earlier, resume = None, False
+    if not args.eval_only:
+        # Before config.yaml is written, against the config as it will be written there. The main
+        # process looks, so that all see the same.
+        looked = look_at(cfg.OUTPUT_DIR, cfg) if comm.is_main_process() else None
+        earlier = comm.all_gather(looked)[0]
+        resume = goes_on(earlier, cfg.OUTPUT_DIR, asked=args.resume)
+    if cfg.SEED < 0:
+        # Drawn here, so that config.yaml of any run is enough to repeat it.
+        drawn = comm.shared_random_seed() % 2**31
+        cfg.SEED = drawn if earlier is None or earlier.seed is None else earlier.seed
     cfg.freeze()
     check_proposals(cfg, training=not args.eval_only)
     # Before the config is written: a lint reads the one beside the weights, which may be this one.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..actions import add_actions, run_action
 from . import browse, check, convert, distill, merge, split, stats, subset
 
 HELP = "check, count, draw, convert, split and merge data sets"
@@ -33,19 +34,7 @@ COMMANDS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, module in COMMANDS.items():
-        command = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(command)
-        command.set_defaults(run_command=module.run)
+    add_actions(parser, COMMANDS, "command")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the command; its exit code."""
-    code: int = args.run_command(args)
-    return code
+run = run_action

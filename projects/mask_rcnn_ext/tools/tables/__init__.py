@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..actions import add_actions, run_action
 from . import listing
 
 HELP = "the paper's tables, and what each row takes to be measured"
@@ -17,19 +18,7 @@ ACTIONS = {"list": listing}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, module in ACTIONS.items():
-        action = actions.add_parser(
-            name,
-            help=module.HELP,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(action)
-        action.set_defaults(run_action=module.run)
+    add_actions(parser, ACTIONS)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the action; its exit code."""
-    code: int = args.run_action(args)
-    return code
+run = run_action

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 
 from ...config import DETECTRON2_MISSING
 from ...errors import UsageError, UserError
+from ..actions import add_actions, run_action
 from . import convert, show, transfer, verify
 
 HELP = "look into weights files, convert them for a config's model, give them other classes"
@@ -21,23 +21,13 @@ ACTIONS = {"show": show, "convert": convert, "transfer": transfer, "verify": ver
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    for name, module in ACTIONS.items():
-        action = actions.add_parser(
-            name,
-            help=module.HELP,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(action)
-        action.set_defaults(work=module.run)
+    add_actions(parser, ACTIONS)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the action says; 0 if it succeeded, 1 if not, 2 for a wrong call."""
-    work: Callable[[argparse.Namespace], int] = args.work
     try:
-        return work(args)
+        return run_action(args)
     except UserError as error:
         print(f"mask-rcnn-ext weights {args.action}: {error}", file=sys.stderr)
         return error.exit_code

@@ -65,7 +65,9 @@ def load_paper(folder: Path | None = None) -> Paper:
     for comparison in comparisons:
         for name, figure in comparison.figures.items():
             _check_figure(paper, figure, f"{path}: comparison {comparison.id}: {name}")
-        _check_names(comparison.footnotes, paper.footnotes, f"{path}: {comparison.id}: footnotes")
+        where = f"{path}: {comparison.id}"
+        _check_names(comparison.footnotes, paper.footnotes, f"{where}: footnotes")
+        _check_names(comparison.nearly or (), comparison.figures, f"{where}: nearly")
     return paper
 
 
@@ -124,6 +126,10 @@ def _add_stages(shared: dict[str, dict[str, Any]], path: Path, scale: Scale) -> 
                 _check_names(given, _STAGE_KEYS, where)
                 one = {"hardware": content.get("hardware"), **given, "id": name, "scale": scale}
             shared[part][name] = _convert(one, kind, where)
+    for name, data in shared["data"].items():
+        folders = [one.folder for one in data.make]
+        if len(set(folders)) < len(folders):
+            raise UsageError(f"{path}: data: {name}: make: a folder comes twice")
 
 
 def _table(path: Path) -> Table:
@@ -169,6 +175,11 @@ def _check_stages(paper: Paper, folder: Path) -> None:
         where = f"{folder / file}: stage {stage.id}"
         _check_names(stage.data, paper.data, f"{where}: data")
         _check_names(stage.footnotes, paper.footnotes, f"{where}: footnotes")
+        if len(stage.data) > 1 and any(paper.data[name].make for name in stage.data):
+            raise UsageError(
+                f"{where}: data {', '.join(stage.data)}, but generated data have a root of their "
+                "own: a stage that reads such data reads no others"
+            )
         _check_names([stage.weights] if stage.weights else [], paper.weights, f"{where}: weights")
         same = {name: one for name, one in paper.stages.items() if one.scale == stage.scale}
         for key, kind in _GIVES.items():
@@ -179,6 +190,10 @@ def _check_stages(paper: Paper, folder: Path) -> None:
             if same[name].kind != kind:
                 raise UsageError(
                     f"{where}: {key} is {name}, of kind {same[name].kind}, expected {kind}"
+                )
+            if (stage.seeds, same[name].seeds) == ("one", "each"):
+                raise UsageError(
+                    f"{where}: seeds is one, but it needs {name}, which is run with each seed"
                 )
         if stage.kind in _NEEDS_A_MODEL and stage.model is None:
             raise UsageError(f"{where}: kind {stage.kind} needs a model")
@@ -230,6 +245,9 @@ def _check_table(paper: Paper, table: Table, path: Path) -> None:
         where = f"{path}: printed_delta"
         _check_names((delta.row, delta.minus), (row.id for row in table.rows), where)
         _check_names(delta.paper, table.columns, where)
+    for step in table.steps:
+        own = (row.id for row in table.rows if not row.reference)
+        _check_names((step.row, step.minus), own, f"{path}: steps")
 
 
 def _check_figure(paper: Paper, figure: Figure, where: str) -> None:

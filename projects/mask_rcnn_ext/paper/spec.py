@@ -20,6 +20,7 @@ IN_TEXT = "in-text"  # what a user calls the comparisons
 
 Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(gt=0)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_+-]*$")]
 Key = Annotated[str, msgspec.Meta(pattern=r"^[a-z_]+/[A-Za-z0-9_-]+$")]
@@ -30,19 +31,51 @@ class _Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of a file; an unknown key is refused."""
 
 
+class Scenes(_Spec, frozen=True, kw_only=True):
+    """One call of `mask-rcnn-ext scenes`.
+
+    folder: below the root of the data sets
+    layout: coco or cityscapes
+    images, val_images: of training and validation
+    size: side in pixels, or HEIGHTxWIDTH
+    seed: same seed, same bytes
+    """
+
+    folder: Text
+    layout: Literal["coco", "cityscapes"] = "coco"
+    images: Count
+    val_images: Count
+    size: Annotated[str, msgspec.Meta(pattern=r"^\d+(x\d+)?$")]
+    seed: int
+
+    @property
+    def words(self) -> list[str]:
+        """Of `mask-rcnn-ext scenes`, all but --out."""
+        given = {
+            "layout": self.layout,
+            "images": self.images,
+            "val-images": self.val_images,
+            "size": self.size,
+            "seed": self.seed,
+        }
+        return [word for key, value in given.items() for word in (f"--{key}", str(value))]
+
+
 class Data(_Spec, frozen=True, kw_only=True):
     """Images and annotations that must be there before a stage.
 
     sets: names as in DATASETS.TRAIN
     images: how many there are in all
-    gigabytes: to download
+    gigabytes: to download, or that generated ones take
     address: where they come from
+    make: how they are generated, for those that are; such data have a root of their own
     """
 
     sets: tuple[Text, ...]
     images: int
     gigabytes: Positive
     address: Text
+    make: tuple[Scenes, ...] = ()
 
 
 class Weights(_Spec, frozen=True, kw_only=True):
@@ -81,6 +114,7 @@ class Stage(_Spec, frozen=True, kw_only=True):
     hours_from: where that comes from
     footnotes: where it departs from the paper
     stands_for: of generated data: the stages of the paper's protocol that it shows in small
+    seeds: "one": seed 1 alone is run, and serves every seed of the stages that need it
     """
 
     id: Id
@@ -98,6 +132,11 @@ class Stage(_Spec, frozen=True, kw_only=True):
     hardware: Text
     footnotes: tuple[str, ...] = ()
     stands_for: tuple[str, ...] = ()
+    seeds: Literal["each", "one"] = "each"
+
+    def seed_for(self, seed: int) -> int:
+        """The seed it is run with where `seed` is asked for."""
+        return 1 if self.seeds == "one" else seed
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -150,6 +189,11 @@ class Row(_Spec, frozen=True, kw_only=True):
     reference: bool = False
     footnotes: tuple[str, ...] = ()
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """All that its figures are of: one, or none."""
+        return () if self.stage is None else (self.stage,)
+
 
 class Delta(_Spec, frozen=True, kw_only=True):
     """A line of differences as printed: `row` less the row `minus`, column -> points."""
@@ -157,6 +201,18 @@ class Delta(_Spec, frozen=True, kw_only=True):
     row: str
     minus: str
     paper: dict[str, float]
+
+
+class Step(_Spec, frozen=True, kw_only=True):
+    """A row of a table over another one, where the paper speaks of the difference.
+
+    row, minus: ids of rows
+    claim: in a sentence
+    """
+
+    row: str
+    minus: str
+    claim: Text
 
 
 class Table(_Spec, frozen=True, kw_only=True):
@@ -169,6 +225,7 @@ class Table(_Spec, frozen=True, kw_only=True):
     columns: in the paper's order
     note: what one must know to read it
     printed_delta: its line of differences, if it has one
+    steps: one row over another, of those that the text does not compare
     footnotes: of all rows that are ours
     """
 
@@ -181,6 +238,7 @@ class Table(_Spec, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
     note: str = ""
     printed_delta: Delta | None = None
+    steps: tuple[Step, ...] = ()
     footnotes: tuple[str, ...] = ()
 
 
@@ -217,6 +275,7 @@ class Comparison(_Spec, frozen=True, kw_only=True):
     note: what one must know to measure it
     footnotes: where the measurement departs from the paper's
     figures: name -> figure
+    nearly: two of them, the first of which the paper calls nearly as good as the second
     """
 
     id: Id
@@ -226,6 +285,7 @@ class Comparison(_Spec, frozen=True, kw_only=True):
     dataset: str = "COCO"
     split: str = "minival"
     note: str = ""
+    nearly: tuple[str, str] | None = None
     footnotes: tuple[str, ...] = ()
 
     @property

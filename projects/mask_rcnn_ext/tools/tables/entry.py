@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...paper import Comparison, Paper, Row, Stage, Table, state_of
+from ...paper import Comparison, Paper, Row, RowState, Sorted, Stage, Table, state_of
 from ...paper.spec import Scale
 from .lacking import Looking, Needs
-
-NO_RECIPE = "no recipe"  # on generated scenes, yet
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Entry:
         stages: all that it takes, in the order in which they can run; () for what cannot run
         needs: what they read
         footnotes: texts
-        state: a word or two
+        state: what records there are of it
     """
 
     table: Table | None
@@ -28,7 +26,7 @@ class Entry:
     stages: tuple[Stage, ...]
     needs: Needs
     footnotes: tuple[str, ...]
-    state: str
+    state: RowState
 
     @property
     def is_reference(self) -> bool:
@@ -41,35 +39,35 @@ class Entry:
         return sum(stage.hours for stage in self.stages)
 
 
-def entries(paper: Paper, scale: Scale, looking: Looking) -> list[Entry]:
-    """All rows and comparisons, in the paper's order."""
-    found = []
-    for table in paper.tables.values():
-        for row in table.rows:
-            named = (row.stage,) if row.stage else ()
-            own = (*row.footnotes, *(table.footnotes if row.stage else ()))
-            found.append(_entry(paper, scale, looking, (table, row), named, own))
-    for one in paper.comparisons.values():
-        found.append(_entry(paper, scale, looking, (None, one), one.stages, one.footnotes))
-    return found
+def entries(paper: Paper, scale: Scale, looking: Looking, records: Sorted) -> list[Entry]:
+    """All rows and comparisons, in the paper's order.
+
+    Args:
+        records: of that scale
+    """
+    of_all: list[tuple[Table | None, Row | Comparison]]
+    of_all = [(table, row) for table in paper.tables.values() for row in table.rows]
+    of_all += [(None, one) for one in paper.comparisons.values()]
+    return [_entry(paper, scale, looking, records, table, one) for table, one in of_all]
 
 
 def _entry(
     paper: Paper,
     scale: Scale,
     looking: Looking,
-    what: tuple[Table | None, Row | Comparison],
-    named: tuple[str, ...],
-    own: tuple[str, ...],
+    records: Sorted,
+    table: Table | None,
+    one: Row | Comparison,
 ) -> Entry:
-    there = [stage for name in named if (stage := paper.at(scale, name)) is not None]
-    whole = len(there) == len(named)
+    there = [stage for name in one.stages if (stage := paper.at(scale, name)) is not None]
+    whole = len(there) == len(one.stages)
     stages = paper.chain(*(stage.id for stage in there)) if whole else ()
+    own = (*one.footnotes, *(table.footnotes if table and one.stages else ()))
     return Entry(
-        table=what[0],
-        one=what[1],
+        table=table,
+        one=one,
         stages=stages,
         needs=looking.needs_of(stages),
         footnotes=tuple(paper.footnotes[note] for note in paper.footnotes_of(own, stages)),
-        state=state_of(what[1]) if whole else NO_RECIPE,
+        state=state_of(paper, one, scale, records),
     )

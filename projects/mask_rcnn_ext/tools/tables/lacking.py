@@ -56,11 +56,17 @@ class Looking:
 
 
 def missing_of(data: Data) -> tuple[str, ...]:
-    """Files and folders of these sets that are not there; a set that nobody registered by name."""
-    return tuple(dict.fromkeys(path for name in data.sets for path in _missing_of_set(name)))
+    """Files and folders of these sets that are not there; a set that nobody registered by name.
+
+    Data that are generated never miss: whoever runs a stage makes them.
+    """
+    if data.make:
+        return ()
+    return tuple(dict.fromkeys(path for name in data.sets for path in missing_of_set(name)))
 
 
-def _missing_of_set(name: str) -> list[str]:
+def missing_of_set(name: str) -> list[str]:
+    """As `missing_of`, of one set."""
     entry = entry_of(name)
     if entry is None:
         return [f"{name} (not registered)"]

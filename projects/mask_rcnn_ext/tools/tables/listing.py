@@ -1,6 +1,7 @@
 """
 Every row of the paper's tables: the paper's figures in percent, and for ours the hours that it
-takes with all its stages, what of its data and weights is not there, and its state.
+takes with all its stages, what of its data and weights is not there, and its state: with how many
+seeds it has been measured.
 
   mask-rcnn-ext tables list
   mask-rcnn-ext tables list --table 2c
@@ -22,6 +23,8 @@ from ...paper.spec import IN_TEXT, nearest
 if TYPE_CHECKING:  # imported when the verb runs: they need Detectron2, --help does not
     from .entry import Entry
 
+RECORDS = Path("output", "tables", "records")  # where `tables run` leaves them
+
 HELP = "rows, the paper's figures, what each takes, state"
 
 
@@ -42,6 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="coco",
         help="the paper's own protocol, or in small on generated scenes (default: coco)",
     )
+    parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="DIR",
+        help=f"records of runs, for the state of each row (default: {RECORDS})",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all of it here, too")
 
 
@@ -51,16 +60,21 @@ def run(args: argparse.Namespace) -> int:
 
     require_detectron2()
     from .entry import entries
+    from .kept import sorted_records
     from .lacking import Looking
     from .listing_json import as_json
     from .listing_text import details, overview
 
+    if args.records is not None and not args.records.is_dir():
+        raise UsageError(f"--records {args.records} is not a folder; `tables run` leaves one")
     paper = load_paper()
-    chosen = choose(paper, entries(paper, args.data, Looking(paper)), args.table, args.row)
+    records = sorted_records(paper, args.records or RECORDS, args.data)
+    every = entries(paper, args.data, Looking(paper), records)
+    chosen = choose(paper, every, args.table, args.row)
     if args.json:
         write_json(args.json, as_json(paper, chosen, args.data))
     if args.row:
-        print("\n\n".join(details(paper, one) for one in chosen))
+        print("\n\n".join(details(paper, one, records) for one in chosen))
     else:
         print(overview(paper, chosen, notes=bool(args.table)))
     return 0

@@ -51,5 +51,6 @@ def _entry(entry: Entry) -> dict[str, Any]:
             "weights": [name for name, lacks in entry.needs.weights.items() if lacks],
         },
         "footnotes": list(entry.footnotes),
-        "state": entry.state,
+        "state": entry.state.text,
+        "seeds": list(entry.state.seeds),
     }

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from ...data.registration import datasets_root
-from ...paper import Comparison, Figure, Paper, Row, Stage, Table
+from ...paper import Comparison, Figure, Paper, Row, Sorted, Stage, Table
+from ...paper.state import OTHER, STALE
 from .entry import Entry
 
 WIDTH = 100
@@ -19,6 +20,10 @@ _LEGEND = (
     "not, estimated; lacks: what of it is not there (data, weights or both); a reference is "
     "another system's row, which is not run."
 )
+_STATES = {
+    STALE: "measured by another version of the code",
+    OTHER: "measured with another config or other data",
+}
 
 
 def overview(paper: Paper, chosen: Sequence[Entry], *, notes: bool) -> str:
@@ -29,7 +34,9 @@ def overview(paper: Paper, chosen: Sequence[Entry], *, notes: bool) -> str:
     """
     machines = dict.fromkeys(stage.hardware for one in chosen for stage in one.stages)
     hardware = f" on {' or '.join(machines)}" if machines else ""
-    parts = [_wrapped(_LEGEND.format(hardware=hardware))]
+    shown = {one.state.text for one in chosen}
+    states = "".join(f" {key}: {text}." for key, text in _STATES.items() if key in shown)
+    parts = [_wrapped(_LEGEND.format(hardware=hardware) + states)]
     for table, group in groupby(chosen, key=lambda one: one.table):
         some = list(group)
         parts.append(_table(table, some) if table else _comparisons(some))
@@ -47,7 +54,7 @@ def overview(paper: Paper, chosen: Sequence[Entry], *, notes: bool) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def details(paper: Paper, entry: Entry) -> str:
+def details(paper: Paper, entry: Entry, records: Sorted) -> str:
     """All of one row: figures, stages with their configs, what they need, footnotes."""
     one = entry.one
     if isinstance(one, Comparison):
@@ -56,8 +63,8 @@ def details(paper: Paper, entry: Entry) -> str:
         assert entry.table is not None, one.id
         lines = _row_details(entry.table, one)
     takes = f"; {hours_text(entry.hours)} hours, in this order:" if entry.stages else ""
-    lines.append(f"state: {entry.state}{takes}")
-    lines += [line for stage in entry.stages for line in _stage(stage)]
+    lines.append(f"state: {entry.state.text}{takes}")
+    lines += [line for stage in entry.stages for line in _stage(stage, records)]
     if entry.stages:
         lines += _needs(paper, entry)
     notes = ["footnotes:", _footnotes(entry.footnotes)] if entry.footnotes else []
@@ -86,7 +93,7 @@ def _table(table: Table, entries: Sequence[Entry]) -> str:
         assert isinstance(entry.one, Row)
         figures = [_cell(value) for value in entry.one.paper.values()]
         lacks = entry.needs.lacking
-        rows.append([entry.one.id, *figures, hours_text(entry.hours), lacks, entry.state])
+        rows.append([entry.one.id, *figures, hours_text(entry.hours), lacks, entry.state.text])
     if (delta := table.printed_delta) is not None:
         shown = [f"{delta.paper[c]:+.1f}" if c in delta.paper else "" for c in table.columns]
         rows.append(["printed difference", *shown, "", "", ""])
@@ -120,7 +127,7 @@ def _comparison(entry: Entry) -> list[str]:
     assert isinstance(one, Comparison), one.id
     lacks = f", lacks {entry.needs.lacking}" if entry.needs.lacking else ""
     hours = f", {hours_text(entry.hours)} h" if entry.hours else ""
-    head = f"{one.id} ({one.section}): {one.claim}; {entry.state}{hours}{lacks}"
+    head = f"{one.id} ({one.section}): {one.claim}; {entry.state.text}{hours}{lacks}"
     names = [f"    {name}" for name in one.figures]
     rows = [
         [name, f"{figure.paper:g}", _formula(figure)]
@@ -171,7 +178,7 @@ def _row_details(table: Table, row: Row) -> list[str]:
     return lines
 
 
-def _stage(stage: Stage) -> list[str]:
+def _stage(stage: Stage, records: Sorted) -> list[str]:
     hours = f"{hours_text(stage.hours)} h: {stage.hours_from}"
     lines = [f"  {stage.id}  ({stage.kind}, {hours})", f"    configs/{stage.config}"]
     if stage.overrides:
@@ -179,6 +186,7 @@ def _stage(stage: Stage) -> list[str]:
     if stage.needs:
         given = (("model", stage.model), ("proposals", stage.proposals), ("labels", stage.labels))
         lines.append("    with " + ", ".join(f"{key} of {name}" for key, name in given if name))
+    lines += [f"    {text}" for text in records.told(stage.id)]
     return [_indented(line, "      ") for line in lines]
 
 
@@ -194,7 +202,9 @@ def _data_line(paper: Paper, name: str, missing: Sequence[str]) -> str:
     size = f"{data.images:,} images, {data.gigabytes:g} GB, {data.address}"
     root = os.path.join(datasets_root(), "")
     below = [path.removeprefix(root) for path in missing]
-    state = f"missing below {root}: {', '.join(below)}" if missing else "found"
+    state = "generated when needed" if data.make else "found"
+    if missing:
+        state = f"missing below {root}: {', '.join(below)}"
     return _indented(f"  data {name} ({size}) {state}")
 
 

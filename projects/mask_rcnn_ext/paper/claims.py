@@ -1,18 +1,29 @@
-"""What the paper claims, judged by the records: confirmed, contradicted, or open."""
+"""What the paper claims, judged by the records: confirmed, contradicted, or open.
+
+A claim is a difference of AP: of the text, where a comparison takes one stage's figure off
+another's or calls one `nearly` as good as the other, and of a table's `steps`. The words are those
+of configs/paper/. Intervals are of `resampling`, rounded before they are judged.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from .compare import Current
-from .resampling import Difference
-from .spec import Paper, Scale
+from ..errors import UserError
+from .matches_file import read_matches, records_of
+from .resampling import FIGURES, Difference, Sample, difference, sample
+from .spec import Comparison, Paper, Row, Scale, Stage, Table
+from .state import FAILED, NOT_RUN, OTHER, STALE, Sorted
 
-Verdict = Literal["confirmed", "contradicted", "open"]
 LEAST_SEEDS = 3
 NEARLY = 3.0  # points of AP
+TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
+
+Kind = Literal["gain", "nearly"]
+Verdict = Literal["confirmed", "contradicted", "open"]
+Direction = Literal["with the paper", "against the paper", "neither way"]
 
 
 @dataclass(frozen=True)
@@ -20,20 +31,20 @@ class Claim:
     """One difference that the paper prints or speaks of: first less second.
 
     Attributes:
-        id: e.g. "roialign_gain/mask_AP_gain", "table_8/e2e/mask_AP"
+        id: e.g. "roialign_gain/mask_AP_gain", "8/e2e/mask_AP"
         source: id of the comparison in the text, or of the table
-        where: section, or the table's number and title
+        where: in the paper
         words: what the paper says
-        subject: what is taken off what, e.g. "mask AP: RoIAlign less RoIPool"
+        subject: what is taken off what, e.g. "mask AP of RoIAlign less RoIPool"
         key: figure of results.json, of the first
         first, second: ids of stages at this scale; None: generated data have no recipe
         kind: "gain": the difference has the paper's sign; "nearly": the first is at most NEARLY
             points worse
         paper: points; at scale scenes for orientation only
         difference: ours, with interval; None if it cannot be told
-        verdict: of a gain: confirmed or contradicted if the interval has the paper's sign or the
-            other one, with at least LEAST_SEEDS seeds; else open
-        points: where the interval is, however many seeds
+        verdict: confirmed or contradicted if the whole interval says so, with at least LEAST_SEEDS
+            seeds; else open
+        points: where the whole interval is, however many seeds; None without a difference
         reason: why it is open; "" else
         reading: the verdict in a plain sentence
     """
@@ -46,11 +57,11 @@ class Claim:
     key: str
     first: str | None
     second: str | None
-    kind: Literal["gain", "nearly"]
+    kind: Kind
     paper: float
     difference: Difference | None
     verdict: Verdict
-    points: Literal["with the paper", "against the paper", "neither way"] | None
+    points: Direction | None
     reason: str
     reading: str
 
@@ -70,12 +81,320 @@ class Claims:
 def judge(
     paper: Paper,
     scale: Scale,
-    current: Current,
+    records: Sorted,
     progress: Callable[[int, int], None] | None = None,
 ) -> Claims:
     """
     Args:
-        scale, current: as in `measure`
+        scale, records: as in `measure`
         progress: called with (runs resampled, of how many)
     """
-    raise NotImplementedError
+    text = [_at(paper, scale, one) for one in _of_text(paper)]
+    steps = [_at(paper, scale, one) for one in _of_tables(paper)]
+    runs = _Runs(records)
+    asked = dict.fromkeys(run for one in (*text, *steps) for run in runs.of(one))
+    for done, run in enumerate(asked, 1):
+        runs.add(*run)
+        if progress is not None:
+            progress(done, len(asked))
+    return Claims(
+        text=tuple(_judged(one, runs) for one in text),
+        steps=tuple(_judged(one, runs) for one in steps),
+    )
+
+
+# ---- what there is to judge
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A claim that nobody has judged yet; see `Claim`.
+
+    first, second: ids of the paper's stages
+    first_key, second_key: of results.json
+    here: their stages at the scale, once that is known
+    """
+
+    id: str
+    source: str
+    where: str
+    words: str
+    names: tuple[str, str]
+    first: str
+    second: str
+    first_key: str
+    second_key: str
+    kind: Kind
+    paper: float
+    here: tuple[Stage | None, Stage | None] = (None, None)
+
+    @property
+    def tasks(self) -> tuple[str, str]:
+        return self.first_key.partition("/")[0], self.second_key.partition("/")[0]
+
+    @property
+    def figure(self) -> str:
+        return self.first_key.partition("/")[2]
+
+    @property
+    def subject(self) -> str:
+        first, second = (f"{TASKS[task]} {self.figure}" for task in self.tasks)
+        if first == second:
+            return f"{first} of {self.names[0]} less {self.names[1]}"
+        return f"{first} less {second} of {self.names[0]}"
+
+
+def _of_text(paper: Paper) -> Iterator[_Asked]:
+    for one in paper.comparisons.values():
+        for name, figure in one.figures.items():
+            same_key = figure.minus_key in (None, figure.key)
+            if figure.of and figure.key and figure.minus and same_key and _is_drawn(figure.key):
+                yield _Asked(
+                    id=f"{one.id}/{name}",
+                    source=one.id,
+                    where=one.section,
+                    words=one.claim,
+                    names=(figure.of, figure.minus),
+                    first=figure.of,
+                    second=figure.minus,
+                    first_key=figure.key,
+                    second_key=figure.key,
+                    kind="gain",
+                    paper=figure.paper,
+                )
+        if one.nearly is not None:
+            yield from _nearly(one, *one.nearly)
+
+
+def _nearly(one: Comparison, first: str, second: str) -> Iterator[_Asked]:
+    worse, better = one.figures[first], one.figures[second]
+    if worse.of and worse.key and better.of and better.key and _is_drawn(worse.key):
+        yield _Asked(
+            id=f"{one.id}/{first}",
+            source=one.id,
+            where=one.section,
+            words=one.claim,
+            names=(worse.of, better.of),
+            first=worse.of,
+            second=better.of,
+            first_key=worse.key,
+            second_key=better.key,
+            kind="nearly",
+            paper=_points(worse.paper, better.paper),
+        )
+
+
+def _of_tables(paper: Paper) -> Iterator[_Asked]:
+    for table in paper.tables.values():
+        rows = {row.id: row for row in table.rows}
+        for step in table.steps:
+            row, minus = rows[step.row], rows[step.minus]
+            for name, column in table.columns.items():
+                one, two = row.paper[name], minus.paper[name]
+                is_main = column.key.endswith("/AP") and _is_drawn(column.key)
+                if not is_main or one is None or two is None or one == two:
+                    continue
+                if row.stage is None or minus.stage is None:
+                    continue
+                yield _Asked(
+                    id=f"{table.table}/{step.row}/{step.minus}/{name}",
+                    source=table.table,
+                    where=f"table {table.table}",
+                    words=step.claim,
+                    names=(_label(table, row), _label(table, minus)),
+                    first=row.stage,
+                    second=minus.stage,
+                    first_key=column.key,
+                    second_key=column.key,
+                    kind="gain",
+                    paper=_points(one, two),
+                )
+
+
+def _label(table: Table, row: Row) -> str:
+    """A row's name; the facts of rows that have the same one."""
+    if [one.name for one in table.rows].count(row.name) == 1:
+        return row.name
+    return ", ".join(str(fact) for fact in row.facts.values() if isinstance(fact, str))
+
+
+def _is_drawn(key: str) -> bool:
+    """Whether AP on drawn images is to be had: matches are kept."""
+    task, _, figure = key.partition("/")
+    return task in TASKS and figure in FIGURES
+
+
+def _points(one: float, two: float) -> float:
+    return round(one - two, 2) + 0.0
+
+
+def _at(paper: Paper, scale: Scale, one: _Asked) -> _Asked:
+    return replace(one, here=(paper.at(scale, one.first), paper.at(scale, one.second)))
+
+
+# ---- runs
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Samples of runs, each drawn once for all claims."""
+
+    records: Sorted
+    samples: dict[tuple[str, int, str], Sample | UserError] = field(default_factory=dict)
+
+    def seeds(self, one: _Asked) -> tuple[int, ...]:
+        """That both stages have."""
+        kept = [self.records.current.get(stage.id, {}) if stage else {} for stage in one.here]
+        return tuple(sorted({*kept[0]} & {*kept[1]}))
+
+    def of(self, one: _Asked) -> Iterator[tuple[str, int, str]]:
+        """Stage, seed and task of the runs that a claim needs."""
+        if _cannot(one):
+            return
+        for stage, task in zip(one.here, one.tasks, strict=True):
+            for seed in self.seeds(one) if stage else ():
+                yield stage.id, seed, task
+
+    def add(self, stage: str, seed: int, task: str) -> None:
+        kept = self.records.current[stage][seed]
+        path = kept.file(f"matches_{task}.npz")
+        try:
+            if path is None:
+                raise UserError(f"{stage}, seed {seed}: no {task} matches were kept")
+            matches = read_matches(path)
+            self.samples[stage, seed, task] = sample(records_of(matches), matches.ground_truth)
+        except UserError as error:
+            self.samples[stage, seed, task] = error
+
+    def difference(self, one: _Asked) -> Difference:
+        """
+        Raises:
+            UserError: matches are missing, or of other images
+        """
+        sides: tuple[dict[int, Sample], dict[int, Sample]] = ({}, {})
+        for side, stage, task in zip(sides, one.here, one.tasks, strict=True):
+            for seed in self.seeds(one) if stage else ():
+                found = self.samples[stage.id, seed, task]
+                if isinstance(found, UserError):
+                    raise found
+                # Of two tasks objects differ; the images of one run are the same.
+                is_one_run = one.here[0] == one.here[1]
+                side[seed] = replace(found, images="one run") if is_one_run else found
+        return difference(one.id, *sides, one.figure)
+
+    def lack(self, stage: Stage) -> str:
+        """Why a stage has no figures; "" if it has some."""
+        groups = {
+            "": self.records.current,
+            FAILED: self.records.failed,
+            STALE: self.records.stale,
+            OTHER: self.records.other,
+        }
+        return next((text for text, group in groups.items() if group.get(stage.id)), NOT_RUN)
+
+
+# ---- the verdict
+
+
+def _cannot(one: _Asked) -> str:
+    """Why a claim has no difference at this scale, whatever was run; "" if it may have one."""
+    first, second = one.here
+    if first is None or second is None:
+        lacking = [n for n, here in zip((one.first, one.second), one.here, strict=True) if not here]
+        return f"no recipe for generated data: {' and '.join(dict.fromkeys(lacking))}"
+    if first == second and one.first_key == one.second_key:
+        return f"{first.id} stands for both"
+    if first != second and one.tasks[0] != one.tasks[1]:
+        return "two stages and two tasks"
+    return ""
+
+
+def _judged(one: _Asked, runs: _Runs) -> Claim:
+    reason = _cannot(one) or _lacking(one, runs)
+    found, points = None, None
+    if not reason:
+        try:
+            found = runs.difference(one)
+        except UserError as error:
+            reason = str(error)
+    verdict: Verdict = "open"
+    if found is not None:
+        points = direction(found, one.kind, one.paper)
+        if len(found.seeds) < LEAST_SEEDS:
+            reason = f"{len(found.seeds)} of {LEAST_SEEDS} seeds"
+        elif points == "neither way":
+            bound = "0" if one.kind == "gain" else f"{-NEARLY:g}".replace("-", "−")
+            reason = f"the interval contains {bound}"
+        else:
+            verdict = "confirmed" if points == "with the paper" else "contradicted"
+    return Claim(
+        id=one.id,
+        source=one.source,
+        where=one.where,
+        words=one.words,
+        subject=one.subject,
+        key=one.first_key,
+        first=one.here[0] and one.here[0].id,
+        second=one.here[1] and one.here[1].id,
+        kind=one.kind,
+        paper=one.paper,
+        difference=found,
+        verdict=verdict,
+        points=points,
+        reason=reason,
+        reading=_reading(one, found, verdict, points, reason),
+    )
+
+
+def direction(found: Difference, kind: Kind, paper: float) -> Direction:
+    """Where the whole interval lies. A gain: on the paper's side of 0, or the other. Nearly as good:
+    no more than NEARLY points below 0, or all of it below that; being better is no fault.
+    """
+    if kind == "nearly":
+        is_with, is_against = found.low >= -NEARLY, found.high < -NEARLY
+    elif paper > 0:
+        is_with, is_against = found.low > 0, found.high < 0
+    else:
+        is_with, is_against = found.high < 0, found.low > 0
+    return "with the paper" if is_with else "against the paper" if is_against else "neither way"
+
+
+def _lacking(one: _Asked, runs: _Runs) -> str:
+    """Which stages have no figures, or that they have no seed in common."""
+    stages = dict.fromkeys(stage.id for stage in one.here if stage)
+    lacks: dict[str, list[str]] = {}
+    for stage in dict.fromkeys(one.here):
+        if stage is not None and (text := runs.lack(stage)):
+            lacks.setdefault(text, []).append(stage.id)
+    if lacks:
+        return "; ".join(f"{text}: {', '.join(names)}" for text, names in lacks.items())
+    return "" if runs.seeds(one) else f"no seed that both have: {', '.join(stages)}"
+
+
+def _reading(
+    one: _Asked,
+    found: Difference | None,
+    verdict: Verdict,
+    points: Direction | None,
+    reason: str,
+) -> str:
+    if found is None:
+        return f"Open: {reason}."
+    first, second = (f"{TASKS[task]} {one.figure}" for task in one.tasks)
+    what = first if first == second else f"{first} than {second}"
+    amount = f"{abs(found.value):.2f} points {'less' if found.value < 0 else 'more'} {what}"
+    bounds = f"interval {_signed(found.low)} to {_signed(found.high)}"
+    if verdict == "open":
+        leans = f", which points {points}" if len(found.seeds) < LEAST_SEEDS else ""
+        return f"Open, {reason}: {amount} ({bounds}){leans}."
+    if one.kind == "nearly":
+        says = "at most" if verdict == "confirmed" else "more than"
+        return f"{verdict.capitalize()}: {amount} ({bounds}), {says} {NEARLY:g} points behind."
+    against = f", where the paper has {'more' if one.paper > 0 else 'less'}"
+    return (
+        f"{verdict.capitalize()}: {amount} ({bounds}){against if verdict != 'confirmed' else ''}."
+    )
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "−") if points else "0"

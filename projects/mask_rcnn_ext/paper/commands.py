@@ -66,6 +66,7 @@ def command_of(
     Raises:
         UsageError: a config that cannot be read
     """
+    seed = stage.seed_for(seed)
     config = config_of(stage, configs_dir() if configs is None else configs)
     environment = environment_of(paper, place, stage)
     if stage.kind == "distill":

@@ -28,8 +28,8 @@ _WAIT_SECONDS = 2.0
 class FolderLock:
     """A context that holds the folder.
 
-        with FolderLock(folder) as lock:
-            subprocess.Popen(..., pass_fds=[lock.descriptor])
+    with FolderLock(folder) as lock:
+        subprocess.Popen(..., pass_fds=[lock.descriptor])
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class FolderLock:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # Neither emptied nor deleted: another one may hold it, and reads who that is.
-            self._file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115
+            self._file = open(self._path, "a+", encoding="utf-8")
         except OSError as error:
             raise UserError(f"cannot write {self._path}: {error.strerror}") from error
         told = False

@@ -1,4 +1,4 @@
-"""Stand-ins for smoke runs: every stage goes through in seconds to minutes, and nothing is measured.
+"""Stand-ins for smoke runs: every stage goes through in seconds, and nothing is measured.
 
 configs/paper/smoke.yaml says what stands in for which data set, and what makes any stage small.
 `stand_ins` puts it into the stages themselves, so that all that follows (keys, commands, records)

@@ -8,21 +8,29 @@ from pathlib import Path
 import pytest
 
 from mask_rcnn_ext.errors import UsageError
-from mask_rcnn_ext.paper import load_paper, state_of
+from mask_rcnn_ext.paper import load_paper
 from mask_rcnn_ext.resources import configs_dir
 
 SCENES = """
 hardware: 2 CPU cores
 data:
   scenes:
-    {sets: [scenes_train, scenes_val], images: 2000, gigabytes: 0.1, address: mask-rcnn-ext}
+    sets: [scenes_train, scenes_val]
+    images: 2000
+    gigabytes: 0.1
+    address: mask-rcnn-ext
+    make:
+    - {folder: scenes, images: 1800, val_images: 200, size: "128", seed: 1}
+    - {folder: streets, layout: cityscapes, images: 4, val_images: 2, size: 64x128, seed: 2}
+footnotes: {small: a quarter of the width}
+common: {rpn: &rpn {kind: train, footnotes: [small], seeds: one}}
 stages:
   small_rpn:
-    {kind: train, config: scenes/Base-Scenes-FPN.yaml, data: [scenes], hours: 0.05,
+    {<<: *rpn, config: scenes/Base-Scenes-FPN.yaml, data: [scenes], hours: 0.05,
      hours_from: measured}
   small_dump:
     {kind: proposals, config: scenes/Base-Scenes-FPN.yaml, model: small_rpn, data: [scenes],
-     hours: 0.01, hours_from: measured}
+     seeds: one, hours: 0.01, hours_from: measured}
   small_C4:
     kind: train
     config: scenes/Base-Scenes-FPN.yaml
@@ -179,15 +187,6 @@ def test_nothing_can_be_changed():
         paper.tables["1"].rows[0].stage = "x"
 
 
-def test_states():
-    paper = load_paper()
-    assert [state_of(row) for row in paper.tables["4"].rows] == [
-        *["reference"] * 2,
-        *["not run"] * 2,
-    ]
-    assert state_of(paper.comparisons["timing"]) == "not run"
-
-
 @pytest.mark.parametrize("name", ["2c", "2C", "table 2c", "Table_2c", "table_2C"])
 def test_a_table_by_its_name(name):
     assert load_paper().table(name).table == "2c"
@@ -237,6 +236,19 @@ def test_a_stage_on_scenes_stands_for_one_of_the_papers(folder):
     ]
 
 
+def test_generated_data_and_their_seeds(folder):
+    (folder / "scenes.yaml").write_text(SCENES)
+    paper = load_paper(folder)
+    scenes, streets = paper.data["scenes"].make
+    words = "--layout coco --images 1800 --val-images 200 --size 128 --seed 1"
+    assert (scenes.folder, " ".join(scenes.words)) == ("scenes", words)
+    words = "--layout cityscapes --images 4 --val-images 2 --size 64x128 --seed 2"
+    assert (streets.folder, " ".join(streets.words)) == ("streets", words)
+    assert not paper.data["coco"].make
+    assert [paper.stages["small_rpn"].seed_for(seed) for seed in (0, 1, 2)] == [1, 1, 1]
+    assert [paper.stages["small_C4"].seed_for(seed) for seed in (0, 1, 2)] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -250,6 +262,15 @@ def test_a_stage_on_scenes_stands_for_one_of_the_papers(folder):
         ("small_dump:", "mask_R_50_C5:", "mask_R_50_C5: another file has this name, too"),
         ("kind: train\n", "kind: train\n    id: x\n", "small_C4: unknown 'id'"),
         ("stages:\n", "stages:\n  other: 3\n", "stages: other: Expected `object`"),
+        ("layout: cityscapes", "layout: city", r"data: scenes: Invalid enum.*`make\[1\]\.la"),
+        ("images: 1800", "images: 0", r"data: scenes: .*>= 1 - at `make"),
+        ('"128"', "128", r"data: scenes: Expected `str`, got `int` - at `make.*size"),
+        ('"128"', "128by2", r"data: scenes: .*regex.*size"),
+        ("images: 1800, ", "", r"data: scenes: .*missing required field `images`"),
+        ("folder: streets", "folder: scenes", r"data: scenes: make: a folder comes twice"),
+        ("model: small_rpn, data: [sc", "model: small_rpn, data: [coco, sc", r"reads no others"),
+        ("seeds: one, hours", "seeds: 1, hours", r"small_dump: .*seeds"),
+        ("seeds: one}}", "seeds: each}}", r"small_dump: seeds is one, but it needs small_rpn, wh"),
     ],
 )
 def test_wrong_stages_on_scenes(folder, old, new, message):

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mask_rcnn_ext.errors import UsageError
-from mask_rcnn_ext.paper import load_paper
+from mask_rcnn_ext.paper import Keys, NoFingerprint, Paper, Record, load_paper, write_record
+from mask_rcnn_ext.paper.records import record_folder
 from mask_rcnn_ext.resources import configs_dir
 from mask_rcnn_ext.tools import tables
+from mask_rcnn_ext.tools.tables.kept import fingerprints
 
 SCENES = """
 hardware: 2 CPU cores
 data:
-  scenes:
-    {sets: [scenes_train, scenes_val], images: 2000, gigabytes: 0.1, address: mask-rcnn-ext}
+  made:
+    sets: [scenes_train, scenes_val]
+    images: 2000
+    gigabytes: 0.1
+    address: mask-rcnn-ext
+    make: [{folder: scenes, images: 1900, val_images: 100, size: "64", seed: 1}]
 stages:
   small_C4:
     kind: train
     config: scenes/Base-Scenes-FPN.yaml
     stands_for: [mask_R_50_C4]
-    data: [scenes]
+    data: [made]
     hours: 0.1
     hours_from: measured
 """
@@ -272,12 +280,164 @@ def test_generated_scenes(nowhere, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "hours on 2 CPU cores with" in text
     assert re.search(r"^softmax .* 25\.1 +no recipe$", text, re.MULTILINE)
-    assert re.search(r"^sigmoid .* 31\.5 +0\.1 +data +not run$", text, re.MULTILINE)
+    # Generated data never miss.
+    assert re.search(r"^sigmoid .* 31\.5 +0\.1 +not run$", text, re.MULTILINE)
+    assert "Not there" not in text
     # A comparison needs a recipe for each of its stages.
     assert "a softmax over the classes; no recipe" in " ".join(text.split())
     found = json.loads((nowhere / "s.json").read_text())
     assert found["scale"] == "scenes"
     assert list(found["stages"]) == ["small_C4"]
+    _list("--table", "2b", "--row", "sigmoid", "--data", "scenes")
+    line = "data made (2,000 images, 0.1 GB, mask-rcnn-ext) generated when needed"
+    assert line in capsys.readouterr().out
+
+
+# ---- states
+
+READ = {
+    "coco_2014_train": "0123456789abcdef",
+    "coco_2014_valminusminival": "1123456789abcdef",
+    "coco_2014_minival": "2123456789abcdef",
+}
+
+
+@pytest.fixture
+def paper(monkeypatch) -> Paper:
+    """Read once, and a version of the code that takes no time to hash."""
+    monkeypatch.setattr("mask_rcnn_ext.tools.tables.kept.code_hash", lambda: "today")
+    return load_paper()
+
+
+def _record(paper: Paper, records: Path, stage: str, seed: int = 1, **changed: object) -> Path:
+    """One of a run that has been done with today's code, or as `changed` says."""
+    keys = Keys(paper, code="today", fingerprint=READ.__getitem__)
+    one = paper.stages[stage]
+    record = Record(
+        format=1,
+        scale=one.scale,
+        smoke=False,
+        stage=stage,
+        kind=one.kind,
+        seed=seed,
+        key=keys.key_of(stage, seed),
+        code="today",
+        state="finished",
+        config=one.config,
+        overrides=one.words,
+        results={},
+        hours=1.0,
+        device="cpu",
+        machine="m",
+        commit=None,
+        versions={},
+        datasets=READ,
+        started="2026-01-01",
+    )
+    folder = record_folder(records, one.scale, stage, seed)
+    write_record(folder, msgspec.structs.replace(record, **changed))
+    return folder
+
+
+def _states(text: str) -> dict[str, str]:
+    """Row -> state, of lines that end in one."""
+    found = re.findall(r"^([a-z-]+) .* (?:data|both)  +(\S.*)$", text, re.MULTILINE)
+    return dict(found)
+
+
+def test_rows_with_records_say_with_how_many_seeds(nowhere, paper, capsys):
+    for seed in (1, 2):
+        _record(paper, nowhere / "kept", "mask_R_50_C4", seed)
+    _record(paper, nowhere / "kept", "mask_R_50_C4_softmax", state="failed", reason="no memory")
+    words = (
+        "--table",
+        "2b",
+        "in-text",
+        "--records",
+        nowhere / "kept",
+        "--json",
+        nowhere / "r.json",
+    )
+    assert _list(*words) == 0
+    text, said = capsys.readouterr()
+    assert _states(text) == {"sigmoid": "2 seeds", "softmax": "failed"}
+    assert "1 of 4 stages" in text  # class_specific_vs_agnostic
+    assert "stale" not in text
+    assert said == ""
+    rows = json.loads((nowhere / "r.json").read_text())["tables"]["2b"]["rows"]
+    states = {row["id"]: (row["state"], row["seeds"]) for row in rows}
+    assert states == {"softmax": ("failed", []), "sigmoid": ("2 seeds", [1, 2])}
+
+
+def test_records_that_do_not_count_are_said_to_be_there(nowhere, paper, capsys):
+    _record(paper, nowhere / "kept", "mask_R_50_C4", code="yesterday")
+    _record(paper, nowhere / "kept", "mask_R_50_C4_softmax", key="x" * 64)
+    _list("--table", "2b", "--records", nowhere / "kept")
+    text = capsys.readouterr().out
+    assert _states(text) == {"sigmoid": "stale", "softmax": "other config"}
+    legend = " ".join(text.split("\n\n")[0].split())
+    assert "stale: measured by another version of the code." in legend
+    assert "other config: measured with another config or other data." in legend
+
+
+def test_a_row_says_which_seed_of_which_stage(nowhere, paper, capsys):
+    _record(paper, nowhere / "kept", "rpn_R_50_C4")
+    _record(paper, nowhere / "kept", "mask_R_50_C4", 2, state="failed", reason="no memory")
+    _list("--table", "2b", "--row", "sigmoid", "--records", nowhere / "kept")
+    text = capsys.readouterr().out
+    assert "state: failed; 50 hours, in this order:" in text
+    first, second, third = (
+        text.index(f"  {name}  (") for name in ("rpn_R_50_C4", "proposals_R_50_C4", "mask_R_50_C4")
+    )
+    assert first < text.index("    seed 1: finished") < second
+    assert third < text.index("    seed 2: failed: no memory")
+
+
+def test_a_record_that_is_not_whole_is_ignored_with_a_line(nowhere, paper, capsys):
+    folder = _record(paper, nowhere / "kept", "mask_R_50_C4")
+    _record(paper, nowhere / "kept", "mask_R_50_C4_softmax")
+    (folder / "record.json").write_bytes((folder / "record.json").read_bytes()[:100])
+    assert _list("--table", "2b", "--records", nowhere / "kept") == 0
+    text, said = capsys.readouterr()
+    assert _states(text) == {"sigmoid": "not run", "softmax": "1 seed"}
+    assert said.startswith(f"mask-rcnn-ext tables: ignored: {folder}/record.json is not a whole")
+    assert said.count("\n") == 1
+
+
+def test_records_are_looked_for_where_runs_leave_them(nowhere, paper, capsys):
+    _record(paper, nowhere / "output" / "tables" / "records", "mask_R_50_C4")
+    _list("--table", "2b")
+    assert _states(capsys.readouterr().out)["sigmoid"] == "1 seed"
+    with pytest.raises(UsageError, match="--records nowhere is not a folder"):
+        _list("--table", "2b", "--records", "nowhere")
+
+
+def test_records_of_scenes_are_not_those_of_coco(nowhere, paper, capsys):
+    folder = _record(paper, nowhere / "kept", "mask_R_50_C4")
+    folder.parents[1].rename(nowhere / "kept" / "scenes")
+    _list("--table", "2b", "--records", nowhere / "kept")
+    assert _states(capsys.readouterr().out)["sigmoid"] == "not run"
+
+
+def test_data_that_have_changed_since(nowhere, paper, capsys):
+    """Where there are annotations, they count, not what the records say."""
+    _record(paper, nowhere / "kept", "mask_R_50_C4")
+    _put(nowhere, "coco/train2014", "coco/val2014")
+    _put(nowhere, *(f"coco/annotations/instances_{name}.json" for name in ANNOTATIONS))
+    _list("--table", "2b", "--records", nowhere / "kept")
+    assert re.search(r"^sigmoid .* other config$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_fingerprints_are_those_of_run_json(nowhere):
+    _put(nowhere, "coco/train2014", "coco/annotations/instances_train2014.json")
+    (nowhere / "data/coco/annotations/instances_train2014.json").write_bytes(b"{}")
+    fingerprint = fingerprints({"coco_2014_train": "x", "coco_2014_minival": "y"})
+    digest = hashlib.sha256(b"{}").hexdigest()
+    assert fingerprint("coco_2014_train") == digest[:16]
+    assert fingerprint("coco_2014_minival") == "y"
+    with pytest.raises(NoFingerprint, match="'coco_2014_valminusminival' is not there"):
+        fingerprint("coco_2014_valminusminival")
+    assert fingerprints({"coco_2014_train": "x"}, look=False)("coco_2014_train") == "x"
 
 
 def test_help_has_no_holes(capsys):

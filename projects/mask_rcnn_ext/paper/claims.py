@@ -252,8 +252,8 @@ class _Runs:
         if _cannot(one):
             return
         for stage, task in zip(one.here, one.tasks, strict=True):
-            for seed in self.seeds(one) if stage else ():
-                yield stage.id, seed, task
+            if stage is not None:
+                yield from ((stage.id, seed, task) for seed in self.seeds(one))
 
     def add(self, stage: str, seed: int, task: str) -> None:
         kept = self.records.current[stage][seed]
@@ -272,17 +272,17 @@ class _Runs:
             UserError: matches are missing, or of other images
         """
         sides: tuple[dict[int, Sample], dict[int, Sample]] = ({}, {})
-        for side, stage, task in zip(sides, one.here, one.tasks, strict=True):
-            for seed in self.seeds(one) if stage else ():
-                found = self.samples[stage.id, seed, task]
-                if isinstance(found, UserError):
-                    raise found
-                # Of two tasks objects differ; the images of one run are the same.
-                is_one_run = one.here[0] == one.here[1]
-                side[seed] = replace(found, images="one run") if is_one_run else found
+        is_one_run = one.here[0] == one.here[1]
+        for number, (stage, seed, task) in enumerate(self.of(one)):
+            found = self.samples[stage, seed, task]
+            if isinstance(found, UserError):
+                raise found
+            # Fingerprints of two tasks differ; the images of one run are the same.
+            side = sides[number // len(self.seeds(one))]
+            side[seed] = replace(found, images="one run") if is_one_run else found
         return difference(one.id, *sides, one.figure)
 
-    def lack(self, stage: Stage) -> str:
+    def lack(self, stage: str) -> str:
         """Why a stage has no figures; "" if it has some."""
         groups = {
             "": self.records.current,
@@ -290,7 +290,7 @@ class _Runs:
             STALE: self.records.stale,
             OTHER: self.records.other,
         }
-        return next((text for text, group in groups.items() if group.get(stage.id)), NOT_RUN)
+        return next((text for text, group in groups.items() if group.get(stage)), NOT_RUN)
 
 
 # ---- the verdict
@@ -310,6 +310,7 @@ def _cannot(one: _Asked) -> str:
 
 
 def _judged(one: _Asked, runs: _Runs) -> Claim:
+    first, second = one.here
     reason = _cannot(one) or _lacking(one, runs)
     found, points = None, None
     if not reason:
@@ -334,8 +335,8 @@ def _judged(one: _Asked, runs: _Runs) -> Claim:
         words=one.words,
         subject=one.subject,
         key=one.first_key,
-        first=one.here[0] and one.here[0].id,
-        second=one.here[1] and one.here[1].id,
+        first=None if first is None else first.id,
+        second=None if second is None else second.id,
         kind=one.kind,
         paper=one.paper,
         difference=found,
@@ -347,8 +348,10 @@ def _judged(one: _Asked, runs: _Runs) -> Claim:
 
 
 def direction(found: Difference, kind: Kind, paper: float) -> Direction:
-    """Where the whole interval lies. A gain: on the paper's side of 0, or the other. Nearly as good:
-    no more than NEARLY points below 0, or all of it below that; being better is no fault.
+    """Where the whole interval lies.
+
+    Of a gain on the paper's side of 0 or on the other one. Of what is nearly as good no more than
+    NEARLY points below 0, or all further below: being better is no fault.
     """
     if kind == "nearly":
         is_with, is_against = found.low >= -NEARLY, found.high < -NEARLY
@@ -361,11 +364,11 @@ def direction(found: Difference, kind: Kind, paper: float) -> Direction:
 
 def _lacking(one: _Asked, runs: _Runs) -> str:
     """Which stages have no figures, or that they have no seed in common."""
-    stages = dict.fromkeys(stage.id for stage in one.here if stage)
+    stages = list(dict.fromkeys(stage.id for stage in one.here if stage))
     lacks: dict[str, list[str]] = {}
-    for stage in dict.fromkeys(one.here):
-        if stage is not None and (text := runs.lack(stage)):
-            lacks.setdefault(text, []).append(stage.id)
+    for stage in stages:
+        if text := runs.lack(stage):
+            lacks.setdefault(text, []).append(stage)
     if lacks:
         return "; ".join(f"{text}: {', '.join(names)}" for text, names in lacks.items())
     return "" if runs.seeds(one) else f"no seed that both have: {', '.join(stages)}"
@@ -382,7 +385,7 @@ def _reading(
         return f"Open: {reason}."
     first, second = (f"{TASKS[task]} {one.figure}" for task in one.tasks)
     what = first if first == second else f"{first} than {second}"
-    amount = f"{abs(found.value):.2f} points {'less' if found.value < 0 else 'more'} {what}"
+    amount = f"{abs(found.value):.2f} points {_more(found.value)} {what}"
     bounds = f"interval {_signed(found.low)} to {_signed(found.high)}"
     if verdict == "open":
         leans = f", which points {points}" if len(found.seeds) < LEAST_SEEDS else ""
@@ -390,10 +393,13 @@ def _reading(
     if one.kind == "nearly":
         says = "at most" if verdict == "confirmed" else "more than"
         return f"{verdict.capitalize()}: {amount} ({bounds}), {says} {NEARLY:g} points behind."
-    against = f", where the paper has {'more' if one.paper > 0 else 'less'}"
-    return (
-        f"{verdict.capitalize()}: {amount} ({bounds}){against if verdict != 'confirmed' else ''}."
-    )
+    if verdict == "confirmed":
+        return f"Confirmed: {amount} ({bounds})."
+    return f"Contradicted: {amount} ({bounds}), the paper has {_more(one.paper)}."
+
+
+def _more(points: float) -> str:
+    return "less" if points < 0 else "more"
 
 
 def _signed(points: float) -> str:

@@ -9,6 +9,7 @@ there only differences between rows of the same table are, ours beside the paper
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -303,9 +304,13 @@ class _Sheet:
         return self.records.current.get(stage.id, {})
 
     def _chain_hours(self, stage: Stage) -> float | None:
-        chain = [self._finished(one) for one in self.paper.chain(stage.id)]
-        seeds = set.intersection(*({*kept} for kept in chain))
-        hours = [sum(kept[seed].record.hours for kept in chain) for seed in sorted(seeds)]
+        chain = self.paper.chain(stage.id)
+        hours = []
+        for seed in sorted(self._finished(stage)):
+            kept = [self._finished(one).get(one.seed_for(seed)) for one in chain]
+            known = [one.record.hours for one in kept if one is not None]
+            if len(known) == len(chain):
+                hours.append(math.fsum(known))
         return statistics.fmean(hours) if hours else None
 
     def _values(self, result: StageResult, key: str) -> dict[int, float]:

@@ -6,6 +6,7 @@ What Detectron2 and yacs make of them, without their defaults: these belong to t
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     Args:
         above: files that have this one as their base
     """
+    path = Path(os.path.normpath(path))
     if path in above:
         raise UsageError(f"{path} is its own {_BASE}")
     try:
@@ -49,8 +51,11 @@ def _with_bases(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UsageError(f"config {path}: expected keys and values, got {content!r}")
     named = content.pop(_BASE, [])
+    bases = named if isinstance(named, list) else [named]
+    if not all(isinstance(base, str) for base in bases):
+        raise UsageError(f"config {path}: {_BASE} is {named!r}, expected a path or several")
     merged: dict[str, Any] = {}
-    for base in [named] if isinstance(named, str) else named:
+    for base in bases:
         # An absolute path stays what it is.
         _merge(_with_bases(path.parent / Path(base).expanduser(), (*above, path)), merged)
     _merge(content, merged)
@@ -68,7 +73,7 @@ def _merge(given: Mapping[str, Any], into: dict[str, Any]) -> None:
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

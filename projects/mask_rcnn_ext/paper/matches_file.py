@@ -38,6 +38,7 @@ class Matches:
         starts: (K + 1,) where each category's detections begin, and D
         image: (D,) index of the image
         score: (D,) uint8, score times SCORES, rounded down
+        tied: (D,) bool, whether the score itself is that of the detection before
         right, ignored: (D,) uint16, bit t set if the detection is right at threshold t, or neither
             right nor wrong; the others are wrong
         object_starts: (K + 1,) where each category's pairs begin, and P
@@ -50,6 +51,7 @@ class Matches:
     starts: np.ndarray
     image: np.ndarray
     score: np.ndarray
+    tied: np.ndarray
     right: np.ndarray
     ignored: np.ndarray
     object_starts: np.ndarray
@@ -80,17 +82,19 @@ def flags_of(bits: np.ndarray) -> np.ndarray:
 def records_of(matches: Matches) -> Records:
     """For `PrecisionCurves`, `bootstrap_ap` and `paired_test`.
 
-    Scores fall strictly in a category, in steps within those that are kept, so that no order is
-    lost; `match` is 0 for what is right, since the object itself is not kept.
+    In a category scores fall, and are equal, where the run's own did, between the steps that are
+    kept; `match` is 0 for what is right, since the object itself is not kept.
     """
     from ..evaluation.analysis.matching import IOU_THRESHOLDS, NOTHING, Records
 
     categories = np.arange(matches.num_categories)
     category = np.repeat(categories, np.diff(matches.starts))
-    place = np.arange(len(category)) - matches.starts[:-1][category]
+    index = np.arange(len(category))
+    # In its category; equal ones have the place of their first.
+    place = np.maximum.accumulate(np.where(matches.tied, 0, index)) - matches.starts[category]
     # Not in the byte that the score is kept in, which ends at 255.
     score = (matches.score.astype(float) + 1 - (place + 1) / (len(category) + 1)) / SCORES
-    order = np.lexsort([place, category, matches.image])
+    order = np.lexsort([index, category, matches.image])
     right, ignored = flags_of(matches.right[order]), flags_of(matches.ignored[order])
     pairs = np.repeat(categories, np.diff(matches.object_starts))
     return Records(
@@ -159,10 +163,10 @@ def _problem(matches: Matches) -> str:
     """What is wrong, as a sentence; "" if nothing is."""
     for name in _ARRAYS:
         array = getattr(matches, name)
-        if array.ndim != 1 or array.dtype.kind not in "ui":
-            return f"{name} is {array.dtype} of shape {array.shape}, expected a list of integers"
+        if array.ndim != 1 or array.dtype.kind not in ("b" if name == "tied" else "ui"):
+            return f"{name} is {array.dtype} of shape {array.shape}"
     for starts, names in (
-        ("starts", ("image", "score", "right", "ignored")),
+        ("starts", ("image", "score", "tied", "right", "ignored")),
         ("object_starts", ("object_image", "object_count")),
     ):
         places = getattr(matches, starts).astype(np.int64)
@@ -183,4 +187,7 @@ def _problem(matches: Matches) -> str:
         array = getattr(matches, name)
         if len(array) and not 0 <= int(array.min()) <= int(array.max()) < limit:
             return f"{name} is {array.min()} to {array.max()}, expected 0 to {limit - 1}"
+    rises = np.diff(matches.score.astype(np.int64), prepend=SCORES) > 0
+    if np.setdiff1d(np.flatnonzero(rises), matches.starts).size:
+        return "score rises in a category"
     return ""

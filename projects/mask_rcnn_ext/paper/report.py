@@ -8,8 +8,9 @@ machine, or where a folder lies.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,10 +88,16 @@ class Part:
 
 @dataclass(frozen=True)
 class InText:
-    """A comparison of the text, with its footnotes."""
+    """Comparisons of the text.
 
-    result: ComparisonResult
+    Attributes:
+        results: in the paper's order
+        notes, notes_of: as in `Part`, by id of a comparison
+    """
+
+    results: tuple[ComparisonResult, ...]
     notes: tuple[str, ...]
+    notes_of: Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,7 @@ class Report:
         of: whose records; "smoke" for stand-ins
         scale: of the stages
         tables: tables that were asked for, in the paper's order
-        in_text: comparisons of the text, likewise
+        in_text: comparisons of the text, if they were asked for
         claims: of the text
         environments: of all records that count
         set_aside: records that do not
@@ -112,7 +119,7 @@ class Report:
     of: Literal["coco", "scenes", "smoke"]
     scale: Scale
     tables: tuple[Part, ...]
-    in_text: tuple[InText, ...]
+    in_text: InText
     claims: tuple[Claim, ...]
     environments: tuple[Environment, ...]
     set_aside: tuple[SetAside, ...]
@@ -151,7 +158,8 @@ def make_report(
     measured = measure(paper, scale, sorted_records, smoke=of == "smoke")
     claims = Claims((), ())
     if of != "smoke":
-        claims = judge(paper, scale, sorted_records, progress)
+        found = judge(paper, scale, sorted_records, progress)
+        claims = Claims(_without(folder, found.text), _without(folder, found.steps))
     environments, letters = _environments(sorted_records)
     content = _Content(paper, scale, sorted_records, claims, letters)
     parts = tuple(content.part(measured.tables[name]) for name in tables)
@@ -159,11 +167,11 @@ def make_report(
         of=of,
         scale=scale,
         tables=parts,
-        in_text=tuple(content.in_text(one) for one in measured.comparisons.values() if in_text),
+        in_text=content.in_text(tuple(measured.comparisons.values()) if in_text else ()),
         claims=tuple(one for one in claims.text if in_text or _is_of(one, parts)),
         environments=environments,
         set_aside=_set_aside(sorted_records),
-        broken=tuple(sorted(str(one).replace(f"{folder}/", "") for one in sorted_records.broken)),
+        broken=tuple(sorted(_without_folder(folder, str(one)) for one in sorted_records.broken)),
         records=sum(len(seeds) for seeds in sorted_records.current.values()),
         asked=tuple(asked),
     )
@@ -197,7 +205,7 @@ class _Content:
         for row in result.rows:
             own = (*row.row.footnotes, *(table.footnotes if row.row.stage else ()))
             texts = self._notes(own, row.row.stages)
-            notes_of[row.row.id] = tuple(notes.setdefault(one, len(notes) + 1) for one in texts)
+            notes_of[row.row.id] = _numbers(texts, notes)
         curves = {row.row.id: self._curves(row) for row in result.rows}
         pictures = {row.row.id: self._picture(row) for row in result.rows}
         return Part(
@@ -212,8 +220,13 @@ class _Content:
             reasons={row.row.id: self._reason(row) for row in result.rows},
         )
 
-    def in_text(self, result: ComparisonResult) -> InText:
-        return InText(result, self._notes(result.comparison.footnotes, result.comparison.stages))
+    def in_text(self, results: tuple[ComparisonResult, ...]) -> InText:
+        notes: dict[str, int] = {}
+        notes_of = {}
+        for one in results:
+            texts = self._notes(one.comparison.footnotes, one.comparison.stages)
+            notes_of[one.comparison.id] = _numbers(texts, notes)
+        return InText(results, tuple(notes), notes_of)
 
     def _notes(self, own: Iterable[str], stages: Iterable[str]) -> tuple[str, ...]:
         there = [one.id for name in stages if (one := self.paper.at(self.scale, name)) is not None]
@@ -252,11 +265,32 @@ class _Content:
         return tuple(sorted({self.letters[stage.id, seed] for seed in seeds})) if stage else ()
 
 
+def _without(folder: Path, claims: Iterable[Claim]) -> tuple[Claim, ...]:
+    """Claims whose sentences do not name the folder of the records."""
+    return tuple(
+        replace(
+            one,
+            reason=_without_folder(folder, one.reason),
+            reading=_without_folder(folder, one.reading),
+        )
+        for one in claims
+    )
+
+
+def _without_folder(folder: Path, text: str) -> str:
+    return text.replace(f"{folder}{os.sep}", "")
+
+
 def _is_of(claim: Claim, parts: Iterable[Part]) -> bool:
     """Whether both of its stages are of these tables."""
     rows = [row.result for part in parts for row in part.result.rows if row.result]
     there = {one.stage.id for one in rows if one.stage}
     return {claim.first, claim.second} <= there
+
+
+def _numbers(texts: Iterable[str], notes: dict[str, int]) -> tuple[int, ...]:
+    """Numbers of footnotes; those that `notes` has not are added."""
+    return tuple(sorted(notes.setdefault(one, len(notes) + 1) for one in texts))
 
 
 def _scale_of(of: str, records: Sorted) -> Scale:
@@ -279,7 +313,8 @@ def _environments(
         groups.setdefault(key, []).append(one)
     # The one with most runs first; the rest of the key makes the order one of the content alone.
     ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), repr(item[0])))
-    found, letters = [], {}
+    found: list[Environment] = []
+    letters: dict[tuple[str, int], str] = {}
     for place, ((machine, device, threads, precision, versions), runs) in enumerate(ordered):
         letter = _letter(place)
         letters |= {(one.stage, one.seed): letter for one in runs}

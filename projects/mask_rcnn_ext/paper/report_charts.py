@@ -9,7 +9,7 @@ from ..visualization.line_plot import Curve, line_plot
 from .compare import RowResult
 from .report import Part, Report
 from .report_notes import words_of
-from .report_values import decimals, ours_of, row_name
+from .report_values import decimals, ours_of, row_name, with_interval
 
 
 def dot_panels(report: Report, part: Part) -> list[list[Panel]]:
@@ -21,10 +21,37 @@ def dot_panels(report: Report, part: Part) -> list[list[Panel]]:
     return [_panels(report, part, column) for column in main_columns(part)]
 
 
-def dots(report: Report, part: Part, panels: list[Panel]) -> Markup:
+def dots(part: Part, panels: list[Panel]) -> Markup:
     """The panels as one drawing."""
     own = "the paper's figures hollow, ours filled"
     return dot_plot(panels, f"Table {part.result.table.table}: {own}; the table has the numbers")
+
+
+def claim_panels(report: Report) -> list[Panel]:
+    """Claims that have a difference, around 0; [] if none has."""
+    there = [(one, one.difference) for one in report.claims if one.difference is not None]
+    if not there:
+        return []
+    theirs, ours, both = [], [], []
+    for one, found in there:
+        printed, value = decimals(one.paper, sign=True), decimals(found.value, 2, sign=True)
+        paper = Mark(f"the paper: {printed}", one.paper, "paper")
+        name = f"ours: {with_interval(found)}, {one.verdict}"
+        own = Mark(name, found.value, "ours", found.low, found.high)
+        theirs.append(DotRow(one.subject, printed, (paper,)))
+        ours.append(DotRow(one.subject, value, (own,)))
+        both.append(DotRow(one.subject, f"{printed} | {value}", (paper, own)))
+    if report.of == "coco":
+        return [Panel("Points: the paper's | ours", tuple(both), sign=True)]
+    return [
+        Panel("Points: the paper's", tuple(theirs), sign=True),
+        Panel("Points: ours, 95 % interval", tuple(ours), sign=True),
+    ]
+
+
+def claim_dots(panels: list[Panel]) -> Markup:
+    """The panels as one drawing."""
+    return dot_plot(panels, "Claims: differences around 0; the table has the numbers")
 
 
 def losses(part: Part) -> Markup | None:

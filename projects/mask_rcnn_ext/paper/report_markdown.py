@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import PurePosixPath
 
 from ..visualization.chart_file import chart_file
 from .claims import Claim
-from .report import GENERATOR, InText, Part, Report
-from .report_charts import dot_panels, dots, losses, main_columns
+from .report import GENERATOR, Part, Report
+from .report_charts import claim_dots, claim_panels, dot_panels, dots, losses, main_columns
+from .report_lines import RUN_HEAD, claim_line, figure_lines, in_text_lines, run_line
 from .report_notes import (
     NOTHING,
-    SMOKE,
+    SMOKE_SHORT,
     TITLES,
+    base_text,
     environment_lines,
-    facts_of,
     how_to_read,
     measured_figures,
     measured_text,
@@ -26,25 +28,11 @@ from .report_notes import (
     where_of,
     words_of,
 )
-from .report_values import (
-    NONE,
-    commits_text,
-    decimals,
-    delta_of,
-    figure_delta,
-    figure_ours,
-    hours_text,
-    is_measured,
-    memory_text,
-    ours_of,
-    places_of,
-    state_text,
-    versus_of,
-    with_interval,
-)
+from .report_values import NONE, row_name
 
 WIDTH = 100  # of paragraphs
-_TABLE = 120  # of tables whose columns are padded
+_TABLE = 132  # of tables whose columns are padded
+_MARK = re.compile(r"^( *\d*)([-+#>.)](?: |$))")
 
 
 @dataclass(frozen=True)
@@ -91,7 +79,7 @@ class _Writer:
         blocks = [
             f"<!-- Written by `{command}`; what is changed here is lost. -->",
             f"# {TITLES[report.of]}",
-            *(["**" + escape(SMOKE.partition(":")[0]) + ":** see below."] if report.smoke else []),
+            *([f"**{SMOKE_SHORT}**"] if report.smoke else []),
             "## How to read",
             *map(_paragraph, how_to_read(report)),
             *([f"**{NOTHING}**"] if not report.records else []),
@@ -100,10 +88,8 @@ class _Writer:
         ]
         for part in report.tables:
             blocks += self._table(part)
-        if report.in_text:
-            blocks.append("## In the text, between the tables")
-            for one in report.in_text:
-                blocks += self._in_text(one)
+        if report.in_text.results:
+            blocks += self._in_text()
         blocks += self._left_out()
         blocks += ["\n".join(f"[{name}]: {link}" for name, link in sorted(self._links.items()))]
         return "\n\n".join(block for block in blocks if block) + "\n"
@@ -127,7 +113,12 @@ class _Writer:
             _item(f"{escape(one.words)} ({escape(one.where)}). {escape(one.reading)}", f"{k}.")
             for k, one in enumerate(claims, 1)
         ]
-        return ["## Claims", _claims_table(claims), "\n".join(lines)]
+        panels = claim_panels(self._report)
+        drawing = ""
+        if panels:
+            content = chart_file(claim_dots(panels), GENERATOR)
+            drawing = self._drawing("claims.svg", content, "claims as dots around 0")
+        return ["## Claims", _claims_table(claims), drawing, "\n".join(lines)]
 
     def _left_out(self) -> list[str]:
         report = self._report
@@ -144,11 +135,15 @@ class _Writer:
 
     def _table(self, part: Part) -> list[str]:
         table = part.result.table
-        smoke = f"{SMOKE.partition(':')[0]}. " if self._report.smoke else ""
-        about = f"{smoke}{where_of(table)}; {measured_text(part)}. {table.note}"
+        about = f"{where_of(self._report, table)}; {measured_text(part)}. {table.note}"
         blocks = [f"## {escape(title_of(table))}", _paragraph(escape(about))]
+        if self._report.smoke:
+            blocks.insert(1, f"**{SMOKE_SHORT}**")
         if not self._report.smoke:
             blocks.append(_paragraph(escape(order_text(part))))
+        named = [(row.row.id, row_name(row.row, marks=part.facts)) for row in part.result.rows]
+        names = [f"**{escape(key)}** {escape(name)}" for key, name in named if key != name]
+        blocks.append(_paragraph(f"Rows: {'; '.join(names)}." if names else ""))
         blocks.append(self._figures(part))
         blocks.append(_paragraph(escape(base_text(part)) if self._report.of == "scenes" else ""))
         blocks += self._drawings(part)
@@ -160,52 +155,26 @@ class _Writer:
         return blocks
 
     def _figures(self, part: Part) -> str:
-        result = part.result
-        columns = list(result.table.columns)
+        columns = part.result.table.columns
         lines = [["row", "of", *map(words_of, columns)]]
-        for row in result.rows:
-            name = escape(row.row.id)
-            cells = [row.cells[column] for column in columns]
-            lines.append([name, "paper", *(decimals(cell.paper) for cell in cells)])
-            if row.result is None:
-                lines[-1][1] = row.state
-                continue
-            scenes = self._report.of == "scenes"
-            if scenes:
-                theirs = (versus_of(row, c, result.base[c], of="paper") for c in columns)
-                lines.append([name, "paper Δ", *theirs])
-            lines.append([name, "ours", *(ours_of(cell, row.state) for cell in cells)])
-            if scenes and is_measured(row):
-                ours = (versus_of(row, c, result.base[c], of="ours") for c in columns)
-                lines.append([name, "ours Δ", *ours])
-            elif self._report.of == "coco" and is_measured(row):
-                lines.append([name, "Δ", *(delta_of(cell, row.state) for cell in cells)])
+        for row in part.result.rows:
+            for one in figure_lines(self._report, part, row):
+                lines.append([escape(row.row.id), escape(one.of), *map(escape, one.cells)])
         return _grid(lines, right=range(2, 2 + len(columns)))
 
     def _runs(self, part: Part) -> str:
-        head = ["row", "what", "config", "commit", "hours", "all", "memory", "on", "state", "notes"]
-        lines = [head]
+        lines = [list(RUN_HEAD)]
         for row in part.result.rows:
-            facts = facts_of(row.row)
-            what = f"{row.row.name} ({facts})" if facts else row.row.name
-            run = [NONE] * 6
-            if row.result is not None and row.result.stage is not None:
-                one = row.result
-                run = [
-                    self._config(row.result.stage.config),
-                    commits_text(one.commits) if one.seeds else NONE,
-                    hours_text(one.hours),
-                    hours_text(one.chain_hours),
-                    memory_text(one),
-                    " ".join(part.letters[row.row.id]) or NONE,
-                ]
-            state = escape(state_text(row, part.reasons[row.row.id]))
-            notes = ", ".join(map(str, part.notes_of[row.row.id])) or NONE
-            lines.append([escape(row.row.id), escape(what), *run, state, notes])
-        return _grid(lines, right=(4, 5))
+            one = run_line(part, row)
+            cells = [escape(cell) for cell in astuple(one)]
+            cells[1] = self._config(one.config)
+            lines.append(cells)
+        return _grid(lines, right=(3, 4))
 
     def _config(self, config: str) -> str:
         name = PurePosixPath(config).stem
+        if not config:
+            return NONE
         if self._configs is None:
             return escape(name)
         self._links.setdefault(name, f"{self._configs}/{config}")
@@ -232,22 +201,26 @@ class _Writer:
         self.files[name] = content
         return f"![{escape(words)}]({self._name.stem}/{name})"
 
-    def _in_text(self, one: InText) -> list[str]:
-        comparison = one.result.comparison
-        with_delta = self._report.of == "coco"
-        about = f"{where_of(comparison)}; {measured_figures(one)}. {comparison.note}"
-        lines = [["figure", "paper", "ours", *(["Δ"] if with_delta else []), "seeds"]]
-        for name, figure in one.result.figures.items():
-            paper = decimals(figure.figure.paper, places_of(figure))
-            delta = [figure_delta(figure)] if with_delta else []
-            seeds = ", ".join(map(str, sorted(figure.cell.values))) or NONE
-            lines.append([words_of(name), paper, escape(figure_ours(figure)), *delta, seeds])
-        return [
-            f"### {escape(words_of(comparison.id))}",
-            _paragraph(escape(f"{comparison.claim} ({comparison.section}). {about}")),
-            _grid(lines, right=range(1, len(lines[0]) - 1)),
-            "\n".join(_item(escape(text)) for text in one.notes),
-        ]
+    def _in_text(self) -> list[str]:
+        found = self._report.in_text
+        blocks = ["## In the text, between the tables"]
+        for one in found.results:
+            comparison = one.comparison
+            notes = ", ".join(map(str, found.notes_of[comparison.id]))
+            about = [
+                f"{comparison.claim} ({comparison.section}).",
+                f"{where_of(self._report, comparison)}; {measured_figures(one)}.",
+                comparison.note,
+                f"Notes: {notes}." if notes else "",
+            ]
+            lines = [[*map(escape, line)] for line in in_text_lines(self._report, one)]
+            blocks += [
+                f"### {escape(words_of(comparison.id))}",
+                _paragraph(escape(" ".join(filter(None, about)))),
+                _grid(lines, right=range(1, len(lines[0]) - 1)),
+            ]
+        blocks.append("\n".join(_item(escape(t), f"{k}.") for k, t in enumerate(found.notes, 1)))
+        return blocks
 
 
 def escape(text: str) -> str:
@@ -260,12 +233,10 @@ def escape(text: str) -> str:
 
 def _claims_table(claims: Iterable[Claim]) -> str:
     lines = [["", "difference", "paper", "ours (95 % interval)", "seeds", "verdict"]]
-    for number, one in enumerate(claims, 1):
-        ours = with_interval(one.difference) if one.difference else one.reason or NONE
-        seeds = f"{len(one.difference.seeds)}" if one.difference else "0"
-        paper = decimals(one.paper, sign=True)
-        verdict = f"**{one.verdict}**" if one.verdict != "open" else one.verdict
-        lines.append([f"{number}", escape(one.subject), paper, escape(ours), seeds, verdict])
+    for number, claim in enumerate(claims, 1):
+        one = claim_line(claim)
+        verdict = one.verdict if one.verdict == "open" else f"**{one.verdict}**"
+        lines.append([f"{number}", *map(escape, astuple(one)[:-1]), verdict])
     return _grid(lines, right=(0, 2, 3, 4))
 
 
@@ -289,11 +260,18 @@ def _grid(lines: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
 
 
 def _paragraph(text: str) -> str:
-    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+    return _filled(text)
 
 
 def _item(text: str, mark: str = "-") -> str:
-    return textwrap.fill(
-        text, WIDTH, initial_indent=f"{mark} ", subsequent_indent=" " * (len(mark) + 1),
+    indent = " " * (len(mark) + 1)
+    return _filled(text, f"{mark} ", indent)
+
+
+def _filled(text: str, first: str = "", further: str = "") -> str:
+    lines = textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=further,
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
+    # A further line must not begin as a list's item or a title does.
+    return "\n".join(lines[:1] + [_MARK.sub(r"\1\\\2", line) for line in lines[1:]])

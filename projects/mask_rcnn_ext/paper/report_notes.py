@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from .claims import LEAST_SEEDS
-from .report import Environment, InText, Part, Report
+from .compare import ComparisonResult
+from .report import Environment, Part, Report
 from .report_values import counted
-from .spec import Comparison, Row, Table
+from .spec import Comparison, Table
 
 TITLES = {
     "coco": "The paper's tables, measured",
     "scenes": "The paper's tables on generated scenes",
     "smoke": "The paper's tables: smoke run on stand-in data",
 }
+SMOKE_SHORT = "Stand-in data: says nothing about accuracy."
 SMOKE = (
-    "Stand-in data: says nothing about accuracy. These runs are to see that all stages go through; "
+    f"{SMOKE_SHORT} These runs are to see that all stages go through; "
     "data or schedule are not those of the rows, and no figure below may be compared with the "
     "paper's."
 )
@@ -43,8 +45,8 @@ _STATES = (
     "Not run: there is no record yet. Reference: another system's row, shown as printed and not "
     "run. No recipe: generated scenes have no such stage. Stale, other config: there are records, "
     "of code or of a config that is not today's; they are listed at the end and not mixed in. "
-    f"Paper cells with – are printed so. Hours are of one seed: of the row's own stage, and with "
-    "all stages that it needs. Memory is the largest of a process."
+    "Paper cells with – are printed so. Hours are of one seed: of the row's own stage, and with "
+    "all stages that it needs. Memory is the most that a process took."
 )
 
 
@@ -55,10 +57,11 @@ def how_to_read(report: Report) -> tuple[str, ...]:
     return (*((SMOKE,) if report.smoke else ()), " ".join((_FIGURES, *what)), *claims, _STATES)
 
 
-def where_of(table: Table | Comparison) -> str:
-    """Data set and split of the paper's figures, and of ours where that is another one."""
-    own = table.measured_on if isinstance(table, Table) else ""
-    return f"{table.dataset} {table.split}" + (f", ours on {own}" if own else "")
+def where_of(report: Report, one: Table | Comparison) -> str:
+    """Data set and split of the paper's figures, and what ours are of where that is another one."""
+    own = one.measured_on if isinstance(one, Table) else ""
+    ours = {"scenes": "generated scenes", "smoke": "stand-in data"}.get(report.of, own)
+    return f"The paper's on {one.dataset} {one.split}" + (f", ours on {ours}" if ours else "")
 
 
 def title_of(table: Table) -> str:
@@ -103,6 +106,18 @@ def order_text(part: Part) -> str:
     return text + (f" Not: {', '.join(others)}." if others else "")
 
 
+def base_text(part: Part) -> str:
+    """Which rows the differences are from."""
+    bases: dict[str, list[str]] = {}
+    for column, row in part.result.base.items():
+        if row is not None:
+            bases.setdefault(row, []).append(words_of(column))
+    if len(bases) == 1:
+        return f"Δ: less the base row, {next(iter(bases))}."
+    parts = [f"{row} in {', '.join(columns)}" for row, columns in bases.items()]
+    return f"Δ: less the base row: {'; '.join(parts)}." if parts else ""
+
+
 def measured_text(part: Part) -> str:
     """ "3 of 5 rows of ours measured"."""
     own = [row for row in part.result.rows if not row.row.reference]
@@ -110,20 +125,10 @@ def measured_text(part: Part) -> str:
     return f"{done} of {counted(len(own), 'row')} of ours measured"
 
 
-def measured_figures(one: InText) -> str:
-    figures = [figure for figure in one.result.figures.values() if figure.figure.of is not None]
+def measured_figures(one: ComparisonResult) -> str:
+    figures = [figure for figure in one.figures.values() if figure.figure.of is not None]
     done = sum(figure.cell.ours is not None for figure in figures)
     return f"{done} of {counted(len(figures), 'figure')} measured"
-
-
-def facts_of(row: Row) -> str:
-    """All that the paper says of a row beside its name."""
-    told = []
-    for name, value in row.facts.items():
-        if value is not None:
-            text = ("no", "yes")[value] if isinstance(value, bool) else value
-            told.append(f"{words_of(name)} {text}")
-    return ", ".join(told)
 
 
 def words_of(name: str) -> str:

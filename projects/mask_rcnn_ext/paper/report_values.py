@@ -34,9 +34,9 @@ def with_spread(mean: float | None, spread: float | None, places: int = 1) -> st
 
 
 def with_interval(difference: Difference) -> str:
-    """ "+1.9 (+0.8 to +3.0)"."""
+    """ "+1.90 (+0.80 to +3.02)": with one decimal an end might look like 0."""
     value, low, high = (
-        decimals(one, sign=True) for one in (difference.value, difference.low, difference.high)
+        decimals(one, 2, sign=True) for one in (difference.value, difference.low, difference.high)
     )
     return f"{value} ({low} to {high})"
 
@@ -52,7 +52,9 @@ def ours_of(cell: Cell, state: str) -> str:
     return NO_FIGURE if has_run(state) else state
 
 
-def versus_of(row: RowResult, column: str, base: str | None, *, of: Literal["paper", "ours"]) -> str:
+def versus_of(
+    row: RowResult, column: str, base: str | None, *, of: Literal["paper", "ours"]
+) -> str:
     """A row's difference from the base row, or why there is none.
 
     Args:
@@ -82,20 +84,37 @@ def figure_ours(figure: FigureResult) -> str:
     cell = figure.cell
     if cell.ours is None:
         return NO_FIGURE if has_run(figure.state) else figure.state
-    return with_spread(cell.ours, cell.spread, places_of(figure))
+    return with_spread(cell.ours, cell.spread, _places(figure, cell.ours))
+
+
+def figure_paper(figure: FigureResult) -> str:
+    return decimals(figure.figure.paper, _places(figure, figure.figure.paper))
 
 
 def figure_delta(figure: FigureResult) -> str:
     """Ours less the paper's of a figure of the text."""
     if figure.cell.delta is None:
         return NONE if figure.cell.ours is not None else figure_ours(figure)
-    return decimals(figure.cell.delta, places_of(figure), sign=True)
+    return decimals(figure.cell.delta, _places(figure, figure.cell.delta), sign=True)
 
 
-def places_of(figure: FigureResult) -> int:
+def _places(figure: FigureResult, value: float) -> int:
     """Decimals of a figure of the text: AP has one, times may be small."""
-    key = figure.figure.key or ""
-    return 2 if key.startswith(("run/", "time/")) and figure.figure.paper < 10 else 1
+    is_time = (figure.figure.key or "").startswith(("run/", "time/"))
+    return 2 if is_time and abs(value) < 10 else 1
+
+
+def state_text(row: RowResult, reason: str) -> str:
+    """A row's state with the reason, once for all its cells.
+
+    Args:
+        reason: why there are no figures though there are records; "" else
+    """
+    if reason.partition(":")[0] == row.state:
+        return reason
+    failures = row.result.failures if row.result is not None and is_measured(row) else {}
+    why = "; ".join(f"seed {seed}: {text}" for seed, text in sorted(failures.items()))
+    return ": ".join(filter(None, (row.state, reason or why)))
 
 
 def has_run(state: str) -> bool:

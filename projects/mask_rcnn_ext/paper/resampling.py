@@ -113,7 +113,8 @@ def difference(
     """
     seeds = tuple(sorted(first.keys() & second.keys()))
     if not seeds:
-        raise UserError(f"{name}: no seed that both have: {[*first]} and {[*second]}")
+        sides = (", ".join(map(str, sorted(side))) or "none" for side in (first, second))
+        raise UserError(f"{name}: no seed that both have: {' and '.join(sides)}")
     used = [side[seed] for seed in seeds for side in (first, second)]
     if len({(one.images, one.num_images) for one in used}) > 1:
         raise UserError(
@@ -125,9 +126,10 @@ def difference(
         for s in seeds
     ]
     means = [math.fsum(values) / len(seeds) for values in zip(*pairs, strict=True)]  # (1 + B,)
-    value, shift, drawn = means[0], 0.0, []
+    value = means[0]
     if math.isnan(value):
         raise UserError(f"{name}: measured on images without objects")
+    drawn: list[float] = []
     wider = math.sqrt(len(seeds) / max(1, len(seeds) - 1))
     chosen = _drawn(name, len(means) - 1, len(seeds)).tolist()
     for draw, mean in enumerate(means[1:]):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from .place import Place
 from .run_folder import is_done
@@ -18,7 +18,10 @@ from .schedule import Task
 from .spec import Paper, Stage
 from .state import Sorted
 
-KEPT, RECORD, RUN = "kept", "record", "run"
+Verdict = Literal["kept", "record", "run"]
+KEPT: Final = "kept"
+RECORD: Final = "record"
+RUN: Final = "run"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Job:
     stage: Stage
     seed: int
     key: str
-    verdict: Literal["kept", "record", "run"]
+    verdict: Verdict
     why: str
     needs: tuple[str, ...]
     makes: tuple[str, ...]
@@ -83,34 +86,43 @@ def plan(
         each after what it needs
     """
     targets = tuple(targets)
-    chain = paper.chain(*targets)
-    jobs = []
+    nodes: dict[tuple[str, int], tuple[tuple[str, int], ...]] = {}  # -> what it needs
     for seed in seeds:
-        verdicts: dict[str, tuple[Literal["kept", "record", "run"], str]] = {}
-        for stage in reversed(chain):
-            users = [one.id for one in chain if stage.id in one.needs]
-            needed = any(verdicts.get(user, ("", ""))[0] == RUN for user in users)
-            key = key_of(stage.id, seed)
-            has_record = seed in records.current.get(stage.id, {})
-            done = bool(key) and is_done(place, stage, seed, key, configs)
-            why = "" if has_record else _why(records, stage.id, seed)
-            if needed and not done:
-                again = "its record is there, but what others need of it is not"
-                verdicts[stage.id] = RUN, again if has_record else why
-            elif has_record:
-                verdicts[stage.id] = KEPT, ""
-            elif done:
-                verdicts[stage.id] = RECORD, ""
-            elif stage.id in targets:
-                verdicts[stage.id] = RUN, why
-        for stage in chain:
-            if stage.id in verdicts:
-                verdict, why = verdicts[stage.id]
-                needs = tuple(name_of(one, seed) for one in stage.needs)
-                makes = tuple(one for one in stage.data if paper.data[one].make)
-                key = key_of(stage.id, seed)
-                jobs.append(Job(stage, seed, key, verdict, why, needs, makes))
-    return jobs
+        for stage in paper.chain(*targets):
+            below = (paper.stages[need] for need in stage.needs)
+            needs = tuple((one.id, one.seed_for(seed)) for one in below)
+            nodes.setdefault((stage.id, stage.seed_for(seed)), needs)
+    verdicts: dict[tuple[str, int], tuple[Verdict, str]] = {}
+    for node in reversed(nodes):
+        users = (user for user, needs in nodes.items() if node in needs)
+        needed = any(verdicts.get(user, (KEPT, ""))[0] == RUN for user in users)
+        name, seed = node
+        key = key_of(name, seed)
+        has_record = seed in records.current.get(name, {})
+        done = bool(key) and is_done(place, paper.stages[name], seed, key, configs)
+        why = "" if has_record else _why(records, name, seed)
+        if needed and not done:
+            again = "its record is there, but what others need of it is not"
+            verdicts[node] = RUN, again if has_record else why
+        elif has_record:
+            verdicts[node] = KEPT, ""
+        elif done:
+            verdicts[node] = RECORD, ""
+        elif name in targets:
+            verdicts[node] = RUN, why
+    return [
+        Job(
+            stage=paper.stages[name],
+            seed=seed,
+            key=key_of(name, seed),
+            verdict=verdicts[name, seed][0],
+            why=verdicts[name, seed][1],
+            needs=tuple(name_of(*need) for need in needs),
+            makes=tuple(one for one in paper.stages[name].data if paper.data[one].make),
+        )
+        for (name, seed), needs in nodes.items()
+        if (name, seed) in verdicts
+    ]
 
 
 def _why(records: Sorted, stage: str, seed: int) -> str:

@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 from ..errors import UserError
 
 _LOOK_SECONDS = 0.2
+NO_TURN = "stopped before its turn"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ class Running(Protocol):
     """Something that was started."""
 
     def look(self) -> End | None:
-        """Go on with what can go on without waiting; the end if there is one."""
+        """Go on with what can go on without waiting; the end if there is one.
+
+        A UserError is a failure.
+        """
 
     def stop(self, at_once: bool) -> None:
         """Ask it to save its state and end, or end it."""
@@ -113,7 +117,7 @@ def run_tasks(
             for _, _, one in running.values():
                 one.stop(asked > 1)
         for name, (task, _, one) in list(running.items()):
-            if (how := one.look()) is not None:
+            if (how := _look(one)) is not None:
                 del running[name]
                 end(task, how)
         for task in list(waiting):
@@ -135,6 +139,13 @@ def run_tasks(
     return ends
 
 
+def _look(one: Running) -> End | None:
+    try:
+        return one.look()
+    except UserError as error:
+        return End("failed", str(error))
+
+
 def _why_not(task: Task, ends: Mapping[str, End], heard: int) -> End | None:
     """Why a task that waits will not run; None if it may."""
     for need in task.needs:
@@ -142,7 +153,7 @@ def _why_not(task: Task, ends: Mapping[str, End], heard: int) -> End | None:
             # Of a chain, the one at whose end all began.
             root = ends[need].reason if ends[need].state == "not run" else f"needs {need}"
             return End("not run", root)
-    return End("not run", "stopped before its turn") if heard else None
+    return End("not run", NO_TURN) if heard else None
 
 
 def _startable(
@@ -160,6 +171,3 @@ def _startable(
     if together or running:
         return together[: jobs - len(running)]
     return ready[:1]
-
-
-__all__ = ["End", "Running", "Task", "Watcher", "by_urgency", "run_tasks"]

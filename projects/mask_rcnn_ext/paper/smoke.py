@@ -42,11 +42,13 @@ class StandIn(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Smoke(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """
     overrides: config keys and values for every stage, over its own
+    hours: of any stage, about
     at_most: generated images of a split, where the stage's own data are generated
     data: name in stages.yaml -> what stands in for it
     """
 
     overrides: dict[str, Any]
+    hours: Positive
     at_most: Annotated[int, msgspec.Meta(ge=2)]
     data: dict[str, StandIn]
 
@@ -117,8 +119,13 @@ def _data(data: Data, smoke: Smoke, instead: StandIn | None) -> Data:
 
 
 def _stage(stage: Stage, smoke: Smoke, configs: Path) -> Stage:
+    said: dict[str, Any] = {
+        "hours": smoke.hours,
+        "hours_from": "a smoke run",
+        "hardware": "any machine",
+    }
     if stage.kind == "time":  # a model in its own size; that it is short is in its command
-        return stage
+        return msgspec.structs.replace(stage, **said)
     config = config_of(stage, configs)
     other = {key: value for one in stage.data for key, value in _sets_of(smoke, one).items()}
     sets = {
@@ -135,7 +142,7 @@ def _stage(stage: Stage, smoke: Smoke, configs: Path) -> Stage:
     overrides = {**stage.overrides, **smoke.overrides, **sets, **follows}
     if stage.model is not None:
         overrides.pop("MODEL.WEIGHTS", None)
-    return msgspec.structs.replace(stage, overrides=overrides, weights=None)
+    return msgspec.structs.replace(stage, overrides=overrides, weights=None, **said)
 
 
 def _sets_of(smoke: Smoke, data: str) -> dict[str, str]:

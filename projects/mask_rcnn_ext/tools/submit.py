@@ -180,6 +180,21 @@ def _wait(process: subprocess.Popen[bytes]) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
+    require_submitit()
+    words = args.words[1:] if args.words[:1] == ["--"] else args.words
+    _check(args, words)
+    executor = executor_for(args)
+    _tell(submit_to(executor, TrainingJob(words, args.gpus_per_node)), args.launcher)
+    return 0
+
+
+def require_submitit() -> Any:
+    """
+    Returns:
+        the module
+    Raises:
+        UsageError: it is not installed
+    """
     os.environ.setdefault(_PREEMPT_SIGNAL, "USR1")  # read when submitit is imported; jobs inherit
     try:
         import submitit
@@ -187,8 +202,16 @@ def run(args: argparse.Namespace) -> int:
         if error.name != "submitit":
             raise
         raise UsageError(SUBMITIT_MISSING) from error
-    words = args.words[1:] if args.words[:1] == ["--"] else args.words
-    _check(args, words)
+    return submitit
+
+
+def executor_for(args: argparse.Namespace) -> Any:
+    """submitit's, for the options of this verb; makes the folder of the logs.
+
+    Raises:
+        UsageError: there is no cluster, or it refuses an option
+    """
+    submitit = require_submitit()
     parameters = job_parameters(args)
     args.folder.mkdir(parents=True, exist_ok=True)
     limit: dict[str, Any] = {f"{args.launcher}_max_num_timeout": args.requeues}
@@ -197,12 +220,20 @@ def run(args: argparse.Namespace) -> int:
         executor.update_parameters(**parameters)
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"{error}. Without a cluster: --launcher local, with one node") from error
+    return executor
+
+
+def submit_to(executor: Any, job: TrainingJob) -> Any:
+    """
+    Returns:
+        submitit's job
+    Raises:
+        UsageError: SLURM refused it
+    """
     try:
-        job = executor.submit(TrainingJob(words, args.gpus_per_node))
-    except submitit.core.utils.FailedJobError as error:
+        return executor.submit(job)
+    except require_submitit().core.utils.FailedJobError as error:
         raise UsageError(f"SLURM refused the job: {error}") from error
-    _tell(job, args.launcher)
-    return 0
 
 
 def job_parameters(args: argparse.Namespace) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def overview(paper: Paper, chosen: Sequence[Entry], *, notes: bool) -> str:
     parts.append(
         _wrapped(
             f"{len(chosen)} rows, {ours} of them ours: {len(stages)} stages, "
-            f"{sum(stage.hours for stage in stages.values()):.0f} hours where each runs once."
+            f"{hours_text(sum(one.hours for one in stages.values())) or '0'} hours where each runs "
+            "once."
         )
     )
     return "\n\n".join(part for part in parts if part)
@@ -157,8 +158,8 @@ def _missing(paper: Paper, entries: Sequence[Entry]) -> str:
     """One paragraph for each data set and weights file that is not there."""
     data = {name: paths for one in entries for name, paths in one.needs.data.items() if paths}
     weights = [name for one in entries for name, lacks in one.needs.weights.items() if lacks]
-    lines = [_data_line(paper, name, paths) for name, paths in data.items()]
-    lines += [_weights_line(paper, name, lacks=True) for name in dict.fromkeys(weights)]
+    lines = [data_line(paper, name, paths) for name, paths in data.items()]
+    lines += [weights_line(paper, name, lacks=True) for name in dict.fromkeys(weights)]
     return "\n".join(["Not there:", *lines]) if lines else ""
 
 
@@ -191,13 +192,13 @@ def _stage(stage: Stage, records: Sorted) -> list[str]:
 
 
 def _needs(paper: Paper, entry: Entry) -> list[str]:
-    lines = [_data_line(paper, name, paths) for name, paths in entry.needs.data.items()]
+    lines = [data_line(paper, name, paths) for name, paths in entry.needs.data.items()]
     for name, lacks in entry.needs.weights.items():
-        lines.append(_weights_line(paper, name, lacks=lacks))
+        lines.append(weights_line(paper, name, lacks=lacks))
     return ["needs:", *lines] if lines else []
 
 
-def _data_line(paper: Paper, name: str, missing: Sequence[str]) -> str:
+def data_line(paper: Paper, name: str, missing: Sequence[str]) -> str:
     data = paper.data[name]
     size = f"{data.images:,} images, {data.gigabytes:g} GB, {data.address}"
     root = os.path.join(datasets_root(), "")
@@ -208,7 +209,7 @@ def _data_line(paper: Paper, name: str, missing: Sequence[str]) -> str:
     return _indented(f"  data {name} ({size}) {state}")
 
 
-def _weights_line(paper: Paper, name: str, *, lacks: bool) -> str:
+def weights_line(paper: Paper, name: str, *, lacks: bool) -> str:
     weights = paper.weights[name]
     digits = weights.sha256 and f", sha256 {weights.sha256}"
     digits = digits or (weights.md5 and f", md5 {weights.md5}")

@@ -94,6 +94,7 @@ def _compact(cells: Sequence[Json | None], truth: GroundTruth, task: str) -> Mat
     parts: dict[str, list[np.ndarray]] = {
         "image": [np.zeros(0, np.int64)],
         "score": [np.zeros(0)],
+        "tied": [np.zeros(0, bool)],
         "right": [np.zeros(0, np.uint16)],
         "ignored": [np.zeros(0, np.uint16)],
     }
@@ -110,6 +111,7 @@ def _compact(cells: Sequence[Json | None], truth: GroundTruth, task: str) -> Mat
         image = np.array([i for i, cell in there for _ in cell["dtScores"]], np.int64)
         parts["image"].append(image[order])
         parts["score"].append(scores[order])
+        parts["tied"].append(np.diff(scores[order], prepend=np.nan) == 0)
         starts[k + 1] = starts[k] + len(order)
         for i, cell in there:
             counts[k, i] = np.count_nonzero(np.asarray(cell["gtIgnore"]) == 0)

@@ -18,7 +18,7 @@ FORBIDDEN = {
     "evaluation": {"modeling", "engine", "paper", "visualization", "tools"},
     "visualization": {"modeling", "engine", "paper", "tools"},
     "engine": {"paper", "tools"},
-    "paper": {"tools", "modeling", "data", "evaluation"},
+    "paper": {"tools", "modeling", "data"},
 }
 NO_CONFIG = ("ops", "evaluation", "paper")  # convention: only from_config reads a CfgNode
 
@@ -58,6 +58,13 @@ def test_arrows(room):
                 assert not f"{name}.".startswith(f"mask_rcnn_ext.{other}."), (path, name)
 
 
+def test_of_evaluation_the_paper_uses_its_arithmetic_only():
+    for path in _files("paper"):
+        for name in _imports(path):
+            if f"{name}.".startswith("mask_rcnn_ext.evaluation."):
+                assert f"{name}.".startswith("mask_rcnn_ext.evaluation.analysis."), (path, name)
+
+
 @pytest.mark.parametrize("room", NO_CONFIG)
 def test_no_config_where_plain_values_do(room):
     for path in _files(room):
@@ -75,7 +82,7 @@ def test_ops_need_torch_and_numpy_only():
 def test_every_python_file_is_in_a_room_or_serves_all():
     beside = {path.name for path in PACKAGE.glob("*.py")}
     serving = {"errors.py", "files.py", "memory.py", "pickles.py", "resources.py"}
-    assert beside == {"__init__.py", "config.py", *serving}
+    assert beside == {"__init__.py", "compat.py", "config.py", *serving}
     folders = {path.name for path in PACKAGE.iterdir() if list(path.glob("**/*.py"))}
     assert folders <= set(ROOMS)
 

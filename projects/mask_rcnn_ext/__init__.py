@@ -15,6 +15,9 @@ from .config import add_mask_rcnn_ext_config, finalize_config, load_config
 if sys.argv[1:2] != ["doctor"] and find_spec("detectron2") is not None:
     from . import data as _data  # noqa: F401  # only registration
     from . import modeling as _modeling  # noqa: F401  # only registration
+    from .compat import mend_keypoint_loss
+
+    mend_keypoint_loss()
 
 __version__ = "0.1.0"
 __all__ = ["add_mask_rcnn_ext_config", "finalize_config", "load_config"]

@@ -210,3 +210,24 @@ def test_full_disk_during_a_checkpoint(runner):
     _refused(result, 1, "cannot write checkpoint", "File too large")
     assert not list(runner.out.glob("*.pth"))
     assert not list(runner.out.glob(".*partial"))
+
+
+def test_keypoints_are_trained_and_evaluated(runner):
+    config = "configs/COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml"
+    small = {
+        "DATASETS.TRAIN": "('scenes_keypoints_train',)",
+        "DATASETS.TEST": "('scenes_keypoints_val',)",
+        "MODEL.WEIGHTS": "",
+        "MODEL.RESNETS.DEPTH": "18",
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": "64",
+        "MODEL.FPN.OUT_CHANNELS": "16",
+        "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS": "(8,)",
+        "INPUT.MIN_SIZE_TRAIN": "(64,)",
+        "INPUT.MIN_SIZE_TEST": "64",
+        "SOLVER.REFERENCE_BATCH": "0",
+    }
+    result = runner(config=config, **small)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "keypoints/AP" in json.loads((runner.out / "results.json").read_text())
+    lines = (runner.out / "metrics.json").read_text().splitlines()
+    assert any("loss_keypoint" in json.loads(line) for line in lines)

@@ -6,7 +6,7 @@ import pytest
 from made_records import by_seed, current, kept, paper_with
 from msgspec.structs import replace
 
-from mask_rcnn_ext.paper.compare import measure
+from mask_rcnn_ext.paper.compare import _each_once, measure
 from mask_rcnn_ext.paper.state import Sorted
 
 C4, SOFTMAX = "mask_R_50_C4", "mask_R_50_C4_softmax"
@@ -207,6 +207,10 @@ def test_a_stage_of_one_seed_counts_for_every_seed(paper):
     records += [kept("proposals_R_50_C4", seed, hours=0.5) for seed in (1, 2)]
     row = _row(measure(replace(paper, stages=stages), "coco", current(*records)), "2b", "sigmoid")
     assert row.result.chain_hours == 3.75
+
+
+def test_words_of_many_records_have_one_order():
+    assert _each_once(["d", None, "b", "a", "", "e", "b", "c"]) == ("a", "b", "c", "d", "e")
 
 
 def test_a_chain_with_a_gap_has_no_hours(paper):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -199,6 +200,16 @@ def test_sigmas_are_those_of_the_evaluation(made_up):
     assert _ap(matches) < _ap(usual)
 
 
+def test_what_is_kept_of_a_detection(made_up):
+    truth, results = made_up
+    matches = match_results(GroundTruth.of(truth), results, "bbox", cap=100)
+    shown = sum(one["score"] >= 0.5 for one in results)  # and 0.499 is not
+    assert np.count_nonzero(matches.score >= 128) == shown
+    assert matches.ignored.any()
+    assert not (matches.right & matches.ignored).any()
+    assert matches.tied.any()
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_nothing_found(made_up, task):
     truth, _ = made_up
@@ -275,7 +286,7 @@ def test_a_curve_is_thinned_out(tmp_path):
 
 def test_what_is_no_number_is_left_out(tmp_path):
     entries = [{"iteration": 1, "total_loss": math.nan}, {"iteration": 2, "total_loss": 1.234567}]
-    _metrics(tmp_path / "m.json", entries)
+    _metrics(tmp_path / "m.json", [*entries, {"iteration": 2, "bbox/AP": 1.0, "time": 7.0}])
     curve = read_curve(tmp_path / "m.json")
     assert curve.points == [(2, 1.2346)]
     assert curve.seconds is None
@@ -416,7 +427,7 @@ def test_pictures_are_small_and_have_three_columns(run):
     assert (picture[:20].min(axis=2) < 100).any(), "a caption"
 
 
-def test_ground_truth_is_above_and_what_is_shown_below(scenes):
+def test_ground_truth_is_above_and_what_is_shown_below(scenes, tmp_path):
     annotations = scenes / "scenes" / "annotations" / "instances_val.json"
     tested = EvaluatedSet(
         "scenes_val", str(annotations), str(scenes / "scenes" / "val"), GroundTruth.of(annotations)
@@ -427,9 +438,14 @@ def test_ground_truth_is_above_and_what_is_shown_below(scenes):
         results = [{**one, "score": score} for one in found]
         return draw_strip([Extreme("best", 0, 1.0)], tested, results)
 
+    content = json.loads(annotations.read_text())
+    turned = tmp_path / "turned.json"
+    turned.write_text(json.dumps({**content, "images": content["images"][::-1]}))
     nothing = draw_strip([Extreme("best", 0, 1.0)], tested, [])
     assert strip(0.49) == nothing
     assert strip(0.5) != nothing
+    tested = replace(tested, json_file=str(turned))  # the order is that of the ids
+    assert strip(0.49) == nothing
     above, below = np.split(cv2.imdecode(np.frombuffer(nothing, np.uint8), 1).astype(int), 2)
     assert np.abs(above[30:] - below[30:]).mean() > 1
 
@@ -459,35 +475,39 @@ def test_keypoints(scenes, tmp_path):
     assert 100 * _ap(matches) == pytest.approx(given, abs=1e-6)
 
 
-def test_settings_of_the_evaluation(scenes, tmp_path):
-    """A set of the user's own, keypoints of another size, two detections an image."""
-    annotations = scenes / "scenes" / "annotations" / "person_keypoints_val.json"
+@pytest.mark.parametrize(
+    ("task", "file", "settings", "keys"),
+    [
+        ("bbox", "instances", {"max_dets": (1, 1, 1)}, {"DETECTIONS_PER_IMAGE": 1}),
+        (
+            "keypoints",
+            "person_keypoints",
+            {"sigmas": [0.01] * 17},
+            {"KEYPOINT_OKS_SIGMAS": [0.01] * 17},
+        ),
+    ],
+)
+def test_settings_of_the_evaluation(scenes, tmp_path, task, file, settings, keys):
+    """And a set of the user's own."""
+    annotations = scenes / "scenes" / "annotations" / f"{file}_val.json"
+    name = f"mine_{task}"
     described = {
-        "name": "mine",
+        "name": name,
         "format": "coco",
         "root": str(scenes / "scenes"),
         "splits": {"val": {"annotations": str(annotations), "images": "val"}},
-        "keypoints": "coco_person",
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(described))
-    for number, (task, settings, keys) in enumerate(
-        [
-            ("keypoints", {"sigmas": [0.01] * 17}, {"KEYPOINT_OKS_SIGMAS": [0.01] * 17}),
-            ("bbox", {"max_dets": (1, 1, 1)}, {"DETECTIONS_PER_IMAGE": 1}),
-        ]
-    ):
-        folder = _run_folder(tmp_path / f"run{number}", "mine_val")
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        config["DATASETS"]["REGISTRY"] = [str(tmp_path / "mine.yaml")]
-        config["TEST"] |= keys
-        (folder / "config.yaml").write_text(yaml.safe_dump(config))
-        _write_run(folder, annotations, "mine_val", [task], **settings)
-        usual = evaluate_coco(
-            str(annotations), _found(json.loads(annotations.read_text())["annotations"], 0.7), task
-        )
-        assert _gather(folder, stage=PERSON) == 0
-        given = _kept(folder, PERSON).record.results[f"{task}/AP"]
-        assert given < usual.stats["AP"] - 1
+    folder = _run_folder(tmp_path / "run", f"{name}_val")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    config["DATASETS"]["REGISTRY"] = [str(tmp_path / "mine.yaml")]
+    config["TEST"] |= keys
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    _write_run(folder, annotations, f"{name}_val", [task], hit=0.9, **settings)
+    results = folder / "inference" / f"{name}_val" / "coco_instances_results.json"
+    usual = evaluate_coco(str(annotations), str(results), task).stats["AP"]
+    assert _gather(folder) == 0
+    assert _kept(folder).record.results[f"{task}/AP"] < usual - 1
 
 
 def test_with_augmentation_the_augmented_results_count(run, scenes):

@@ -162,9 +162,7 @@ def _startable(
     ends: Mapping[str, End],
     jobs: int,
 ) -> list[Task]:
-    """Those to start now."""
-    if any(task.alone for task, _, _ in running.values()):
-        return []
+    """Those to start now; one that is to be alone when there is nothing else that could run."""
     pending = {task.name for task in waiting} | {*running}
     ready = [task for task in waiting if not pending & {*task.needs}]
     together = [task for task in ready if not task.alone]

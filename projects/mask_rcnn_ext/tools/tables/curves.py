@@ -49,7 +49,7 @@ def read_curve(path: Path, most: int = POINTS) -> Curve:
             losses[int(entry["iteration"])] = float(f"{loss:.{_DIGITS}g}")
         if "time" in entry and loss is not None:
             seconds.append(float(entry["time"]))
-    points = sorted(losses.items())
+    points = list(losses.items())
     if len(points) > most:
         last = len(points) - 1
         points = [points[round(place * last / (most - 1))] for place in range(most)]

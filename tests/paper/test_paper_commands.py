@@ -102,6 +102,25 @@ def test_an_evaluation_of_another_stages_model(paper):
     assert keys["MODEL.WEIGHTS"] == "out/runs/mask_X_152_FPN_nonlocal/seed_1/model_final.pth"
 
 
+def test_a_machine_with_little_memory_or_without_half_precision(paper):
+    stage = "small_mask_R_50_C4"
+    plain = _keys(_words(paper, stage))
+    assert "SOLVER.ACCUMULATION_STEPS" not in plain
+    assert plain["SOLVER.AMP.ENABLED"] == "True"
+    machine = Machine("cpu", parts=4, float32=True)
+    found = _keys(_words(paper, stage, machine=machine))
+    changed = {key: value for key, value in found.items() if plain.get(key) != value}
+    assert changed == {
+        "SOLVER.ACCUMULATION_STEPS": "4",
+        "SOLVER.AMP.ENABLED": "False",
+        "TEST.PRECISION": "float32",
+    }
+    for other in ("small_proposals_R_50_C4", "small_distill_keypoints"):
+        keys = _keys(_words(paper, other, machine=machine))
+        assert "SOLVER.ACCUMULATION_STEPS" not in keys
+        assert keys["TEST.PRECISION"] == "float32"
+
+
 def test_distilling_and_training_on_the_labels(paper):
     words = _words(paper, "distill_keypoints")
     assert words[3:5] == ["data", "distill"]

@@ -24,7 +24,14 @@ from mask_rcnn_ext.paper.run_folder import outputs_of, read_marker, write_regist
 from mask_rcnn_ext.paper.schedule import End, Task
 from mask_rcnn_ext.paper.spec import Column, Data, Row, Scenes, Stage, Table, Weights
 from mask_rcnn_ext.tools import tables
-from mask_rcnn_ext.tools.tables import run_process, run_request, run_stage, run_status, run_submitit
+from mask_rcnn_ext.tools.tables import (
+    run_process,
+    run_request,
+    run_stage,
+    run_status,
+    run_submitit,
+    run_work,
+)
 from mask_rcnn_ext.tools.tables.run_process import LocalLauncher, reason_of, tail_of
 
 # A stage: says who it is, does what behave.json says of it, leaves its files.
@@ -441,6 +448,26 @@ def test_cores_and_gpus_are_shared_out(monkeypatch):
     assert "CUDA_VISIBLE_DEVICES" not in LocalLauncher(0, 3, "cuda", 4, 8).environment(0)
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert "OMP_NUM_THREADS" not in LocalLauncher(0, 3, "cpu", 0, 0).environment(0)
+
+
+@pytest.mark.parametrize(
+    ("words", "device", "ends", "expected"),
+    [
+        (["--data", "scenes"], "cpu", 5, 4),
+        (["--data", "scenes"], "cpu", 1, 1),  # a chain: each stage gets all cores
+        (["--data", "scenes"], "cpu", 0, 1),
+        (["--data", "scenes"], "cuda", 5, 1),
+        (["--data", "scenes", "--jobs", "9"], "cpu", 1, 9),
+        ([], "cpu", 5, 1),
+        (["--launcher", "submitit"], "cuda", 5, 20),
+    ],
+)
+def test_stages_at_once(monkeypatch, words, device, ends, expected):
+    monkeypatch.setattr(run_work, "cores", lambda: 4)
+    parser = argparse.ArgumentParser()
+    tables.add_arguments(parser)
+    args = parser.parse_args(["run", "--table", "1", *words])
+    assert run_work.jobs_at_once(args, device, 20, ends) == expected
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,23 @@ class Machine:
 
     device: cpu or cuda
     gpus: processes of a training or evaluation, one a GPU
+    parts: that the images of a training step are computed in, one after the other
+    float32: whether instead of the stage's own precision
     """
 
     device: str
     gpus: int = 1
+    parts: int = 1
+    float32: bool = False
+
+    def overrides_for(self, stage: Stage) -> dict[str, Any]:
+        """Config keys and values, over the stage's own. None of them changes what is measured."""
+        given: dict[str, Any] = {}
+        if self.parts > 1 and stage.kind == "train":
+            given["SOLVER.ACCUMULATION_STEPS"] = self.parts
+        if self.float32:
+            given |= {"SOLVER.AMP.ENABLED": False, "TEST.PRECISION": "float32"}
+        return {**given, "MODEL.DEVICE": self.device}
 
 
 def command_of(
@@ -155,7 +168,8 @@ def _training(
             names = names_in_run(config, key)
             files = [str(place.proposals_of(dump, seed, name)) for name in names]
             given[f"DATASETS.PROPOSAL_FILES_{key}"] = files
-    given |= {"SEED": seed, "MODEL.DEVICE": machine.device, "OUTPUT_DIR": place.run_of(stage, seed)}
+    given |= machine.overrides_for(stage)
+    given |= {"SEED": seed, "OUTPUT_DIR": place.run_of(stage, seed)}
     return [*words, *_pairs({**stage.overrides, **given})]
 
 
@@ -181,7 +195,7 @@ def _distilling(
         words += ["--limit", str(count)]
     words += ["--output", str(place.labels_of(stage, seed))]
     words += ["--json", str(place.distilled_of(stage, seed)), "--quiet"]
-    return [*words, *_pairs({**stage.overrides, "MODEL.DEVICE": machine.device})]
+    return [*words, *_pairs({**stage.overrides, **machine.overrides_for(stage)})]
 
 
 def _timing(place: Place, stage: Stage, seed: int, machine: Machine, smoke: bool) -> list[str]:

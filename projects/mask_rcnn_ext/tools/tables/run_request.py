@@ -81,9 +81,10 @@ def _machine(args: argparse.Namespace) -> Machine:
         if args.num_gpus and args.num_gpus > there:
             raise UsageError(f"--num-gpus {args.num_gpus}, but PyTorch sees {there} GPUs")
         gpus = args.num_gpus or (max(1, there // (args.jobs or 1)) if there else 0)
+    how: dict[str, Any] = {"parts": args.accumulate, "float32": args.float32}
     if not gpus:
-        return Machine("cpu")
-    return Machine("cuda", gpus if args.data == "coco" else 1)
+        return Machine("cpu", **how)
+    return Machine("cuda", gpus if args.data == "coco" else 1, **how)
 
 
 def chosen_rows(args: argparse.Namespace, setting: Setting, looking: Looking) -> list[Entry]:

@@ -57,6 +57,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a stage on COCO (default: those there are, shared out among --jobs)",
     )
     parser.add_argument(
+        "--accumulate",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="compute the images of a training step in N parts, where memory is too short for "
+        "all (SOLVER.ACCUMULATION_STEPS; default: 1)",
+    )
+    parser.add_argument(
+        "--float32",
+        action="store_true",
+        help="no half precision in the stages on scenes, which a CPU without bfloat16 (AVX-512 "
+        "BF16 or AMX) is slow at",
+    )
+    parser.add_argument(
         "--out", type=Path, default=OUT, metavar="DIR", help="of all runs (default: %(default)s)"
     )
     parser.add_argument(

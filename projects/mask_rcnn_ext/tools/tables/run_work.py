@@ -45,7 +45,8 @@ def run_jobs(args: argparse.Namespace, setting: Setting, jobs: Sequence[Job], lo
         print("note: hours are for 8 GPUs; without any, training on COCO takes months", flush=True)
     data = {data_task(name): name for name in data_to_make(jobs)}
     tasks = [*(Task(name) for name in data), *(job.task for job in to_do.values())]
-    at_once = jobs_at_once(args, machine.device, len(tasks))
+    needed = {need for job in to_do.values() for need in job.needs}
+    at_once = jobs_at_once(args, machine.device, len(tasks), len(to_do.keys() - needed))
     here = LocalLauncher(lock, at_once, machine.device, machine.gpus, gpus_there())
     launcher: Launcher = here
     if args.launcher == "submitit":
@@ -68,17 +69,18 @@ def run_jobs(args: argparse.Namespace, setting: Setting, jobs: Sequence[Job], lo
     return _conclude(ends, runs)
 
 
-def jobs_at_once(args: argparse.Namespace, device: str, count: int) -> int:
+def jobs_at_once(args: argparse.Namespace, device: str, count: int, ends: int) -> int:
     """--jobs, or what suits.
 
     Args:
         count: tasks in all
+        ends: those that no other needs; a chain of stages has one, and gets all cores
     """
     if args.jobs:
         return int(args.jobs)
     if args.launcher == "submitit":
         return count
-    return cores() if args.data == "scenes" and device == "cpu" else 1
+    return min(cores(), max(1, ends)) if args.data == "scenes" and device == "cpu" else 1
 
 
 @contextmanager

@@ -115,6 +115,9 @@ def test_a_machine_with_little_memory_or_without_half_precision(paper):
         "SOLVER.AMP.ENABLED": "False",
         "TEST.PRECISION": "float32",
     }
+    of = gathering(paper, PLACE, paper.stages[stage], 1, machine, key="k", code="c").words
+    given = {of[at + 1]: of[at + 2] for at, word in enumerate(of) if word == "--given"}
+    assert given == changed
     for other in ("small_proposals_R_50_C4", "small_distill_keypoints"):
         keys = _keys(_words(paper, other, machine=machine))
         assert "SOLVER.ACCUMULATION_STEPS" not in keys

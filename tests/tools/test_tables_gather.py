@@ -534,9 +534,11 @@ def test_the_first_images_of_a_set(scenes, tmp_path):
     register_subset("scenes_val", 2, folder / "datasets")
     annotations = folder / "datasets" / "scenes_val_first2.json"
     _write_run(folder, annotations, "scenes_val_first2", ["bbox", "segm"])
-    assert _gather(folder, "--smoke") == 0
+    assert _gather(folder, "--smoke", "--given", "TEST.PRECISION", "float32") == 0
     kept = _kept(folder, scale="smoke")
     assert kept.record.smoke
+    assert "DATASETS.MAX_IMAGES" in kept.record.overrides
+    assert kept.record.overrides[-2:] == ["TEST.PRECISION", "float32"]
     assert read_matches(kept.file("matches_segm.npz")).num_images == 2
     assert not list(find_records(folder.parent / "records", "coco"))
 

@@ -56,7 +56,7 @@ class Machine:
             given["SOLVER.ACCUMULATION_STEPS"] = self.parts
         if self.float32:
             given |= {"SOLVER.AMP.ENABLED": False, "TEST.PRECISION": "float32"}
-        return {**given, "MODEL.DEVICE": self.device}
+        return given
 
 
 def command_of(
@@ -131,6 +131,8 @@ def gathering(
     words = [*GATHER, "--stage", stage.id, "--seed", str(seed), "--key", key, "--code", code]
     words += ["--out", str(place.folder), "--records", str(place.records), "--scale", stage.scale]
     words += ["--device", machine.device]
+    for key, value in machine.overrides_for(stage).items():
+        words += ["--given", key, str(value)]
     if hours is not None:
         words += ["--hours", f"{hours:.5f}"]
     if failed:
@@ -169,7 +171,7 @@ def _training(
             files = [str(place.proposals_of(dump, seed, name)) for name in names]
             given[f"DATASETS.PROPOSAL_FILES_{key}"] = files
     given |= machine.overrides_for(stage)
-    given |= {"SEED": seed, "OUTPUT_DIR": place.run_of(stage, seed)}
+    given |= {"SEED": seed, "MODEL.DEVICE": machine.device, "OUTPUT_DIR": place.run_of(stage, seed)}
     return [*words, *_pairs({**stage.overrides, **given})]
 
 
@@ -195,7 +197,8 @@ def _distilling(
         words += ["--limit", str(count)]
     words += ["--output", str(place.labels_of(stage, seed))]
     words += ["--json", str(place.distilled_of(stage, seed)), "--quiet"]
-    return [*words, *_pairs({**stage.overrides, **machine.overrides_for(stage)})]
+    given = {**machine.overrides_for(stage), "MODEL.DEVICE": machine.device}
+    return [*words, *_pairs({**stage.overrides, **given})]
 
 
 def _timing(place: Place, stage: Stage, seed: int, machine: Machine, smoke: bool) -> list[str]:

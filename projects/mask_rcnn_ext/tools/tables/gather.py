@@ -27,6 +27,7 @@ from ...paper import Stage, load_paper
 from ...paper.matches_file import Matches, records_of, write_matches
 from ...paper.place import Place
 from ...paper.records import FORMAT, Record, record_folder, write_record
+from ...paper.smoke import load_smoke, stand_ins
 from ...paper.spec import nearest
 from .curves import read_curve
 from .run_files import Bench, Config, Figures, Labels, Run, read_file
@@ -62,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
-    stages = load_paper().stages
+    paper = load_paper()
+    stages = (stand_ins(paper, load_smoke()) if args.smoke else paper).stages
     if args.stage not in stages:
         raise UsageError(f"there is no stage {args.stage!r}{nearest(args.stage, stages)}")
     stage = stages[args.stage]
@@ -91,6 +93,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--scale", required=True, choices=("coco", "scenes"), help="of the stage")
     parser.add_argument(
         "--run", type=Path, metavar="DIR", help="the stage's own folder (default: of --out)"
+    )
+    parser.add_argument(
+        "--given",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="a config key that the run had over the stage's own; may be repeated",
     )
     parser.add_argument(
         "--smoke", action="store_true", help="data or schedule were stand-ins; kept apart"
@@ -233,7 +243,7 @@ def _record(args: argparse.Namespace, stage: Stage, run: Run | None, **fields: A
         key=args.key,
         code=args.code,
         config=stage.config,
-        overrides=stage.words,
+        overrides=[*stage.words, *(word for pair in args.given for word in pair)],
         machine=device_name(torch.device("cpu")),
         **{**facts, **fields},
     )

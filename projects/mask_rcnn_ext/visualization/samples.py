@@ -60,10 +60,14 @@ def draw_samples(
         found = sorted(detections.get(record["id"], []), key=lambda d: d["score"])
         pairs.append(
             _pair(
-                _tile(image, _drawn(truth, ground_truth, record), f"ground truth, {record['id']}"),
                 _tile(
                     image,
-                    _drawn(found, ground_truth, record),
+                    drawn_annotations(truth, ground_truth, record),
+                    f"ground truth, {record['id']}",
+                ),
+                _tile(
+                    image,
+                    drawn_annotations(found, ground_truth, record),
                     f"prediction, score >= {score_threshold:g}",
                 ),
             )
@@ -75,7 +79,7 @@ def draw_samples(
     return target
 
 
-def _drawn(
+def drawn_annotations(
     annotations: Iterable[Mapping[str, Any]], coco: COCO, record: Mapping[str, Any]
 ) -> list[Drawn]:
     """COCO annotations or results of one image as things to draw; large ones first."""

@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 from ...errors import UserError
 from ...paper.matches_file import Matches, records_of
 from ...visualization.draw import draw_instances
-from ...visualization.samples import _drawn
+from ...visualization.samples import drawn_annotations
 from .matches import EvaluatedSet
 
 SHOWN = 0.5  # score from which on detections are drawn and judged
@@ -120,7 +120,7 @@ def _tile(
 ) -> np.ndarray:
     """(_LINE + h, w, 3): the picture, enlarged or shrunk, under its caption."""
     # The colour tells the class; a label would hide half of a picture of this size.
-    instances = [replace(one, label="") for one in _drawn(annotations, truth, row)]
+    instances = [replace(one, label="") for one in drawn_annotations(annotations, truth, row)]
     picture = draw_instances(image, instances, scale=LONGEST / max(image.shape[:2]))
     line = np.full((_LINE, LONGEST, 3), 255, np.uint8)
     cv2.putText(line, title, (2, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)

@@ -1,8 +1,8 @@
 """Where `tables run` keeps what: data, runs and records below one folder.
 
-    FOLDER/data/<data>/                     root of generated data sets (DETECTRON2_DATASETS)
-    FOLDER/runs/<stage>/seed_<n>/           the run's own folder (OUTPUT_DIR)
-    RECORDS/<scale>/<stage>/seed_<n>/       what is kept of it; FOLDER/records unless told otherwise
+FOLDER/data/<data>/                     root of generated data sets (DETECTRON2_DATASETS)
+FOLDER/runs/<stage>/seed_<n>/           the run's own folder (OUTPUT_DIR)
+RECORDS/<scale>/<stage>/seed_<n>/       what is kept of it; FOLDER/records unless told otherwise
 """
 
 from __future__ import annotations

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ...errors import UsageError, UserError
 from ...files import atomic_write, write_json
-from ...paper import Keys, NoFingerprint, Paper, Sorted, find_records, fingerprints_in
+from ...paper import Paper, Sorted, find_records
 from ...paper.spec import IN_TEXT
 
 if TYPE_CHECKING:
@@ -70,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
     """Write what is asked for and print a summary; 0. No such folder is a UsageError."""
     from tqdm import tqdm
 
+    from ...config import require_detectron2
+
+    require_detectron2()
     from ...paper import load_paper
     from ...paper.report import make_report
     from ...paper.report_markdown import as_markdown
@@ -102,8 +104,6 @@ def run(args: argparse.Namespace) -> int:
             asked=_asked(tables, in_text) if args.table else (),
             progress=tell,
         )
-    for text in report.broken:
-        print(f"mask-rcnn-ext tables: ignored: {text}", file=sys.stderr)
     written = None
     if args.markdown:
         links = _configs_from(args.markdown)
@@ -121,23 +121,14 @@ def sorted_by_records(paper: Paper, folder: Path, of: str) -> Sorted:
         folder: of the records
         of: coco, scenes or smoke
     """
-    from ...paper import code_hash, sort_records
     from ...paper.smoke import load_smoke, stand_ins
+    from .kept import sorted_records
 
-    found = list(find_records(folder, of))
-    recorded = fingerprints_in(found)
-
-    def fingerprint(name: str) -> str:
-        if name not in recorded:
-            raise NoFingerprint(f"no record has read {name!r}")
-        return recorded[name]
-
-    code, smoke = code_hash(), None
+    smoke = None
     if of == "smoke":
         stand_in = load_smoke()
         paper, smoke = stand_ins(paper, stand_in), stand_in.as_json
-    keys = Keys(paper, code=code, fingerprint=fingerprint, smoke=smoke)
-    return sort_records(found, keys.key_of, code)
+    return sorted_records(paper, folder, of, smoke, look=False)
 
 
 def _first_with_records(folder: Path) -> Literal["coco", "scenes", "smoke"]:

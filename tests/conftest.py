@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def _same_random_numbers() -> Iterator[None]:
     random.setstate(python)
     np.random.set_state(numpy)
     torch.set_rng_state(pytorch)
+
+
+@pytest.fixture(autouse=True)
+def _what_data_said_is_forgotten() -> Iterator[None]:
+    """Classes and keypoints that a registered set has read from files of the test before."""
+    yield
+    if "mask_rcnn_ext.data.registration.catalog" in sys.modules:
+        from detectron2.data import DatasetCatalog
+
+        from mask_rcnn_ext.data.registration.catalog import entry_of
+
+        for entry in filter(None, map(entry_of, DatasetCatalog)):
+            entry._forget()
 
 
 @pytest.fixture(scope="session", autouse=True)

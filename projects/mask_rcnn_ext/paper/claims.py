@@ -149,19 +149,8 @@ def _of_text(paper: Paper) -> Iterator[_Asked]:
         for name, figure in one.figures.items():
             same_key = figure.minus_key in (None, figure.key)
             if figure.of and figure.key and figure.minus and same_key and _is_drawn(figure.key):
-                yield _Asked(
-                    id=f"{one.id}/{name}",
-                    source=one.id,
-                    where=one.section,
-                    words=one.claim,
-                    names=(figure.of, figure.minus),
-                    first=figure.of,
-                    second=figure.minus,
-                    first_key=figure.key,
-                    second_key=figure.key,
-                    kind="gain",
-                    paper=figure.paper,
-                )
+                keys = (figure.key, figure.key)
+                yield _said(one, name, (figure.of, figure.minus), keys, "gain", figure.paper)
         if one.nearly is not None:
             yield from _nearly(one, *one.nearly)
 
@@ -169,19 +158,31 @@ def _of_text(paper: Paper) -> Iterator[_Asked]:
 def _nearly(one: Comparison, first: str, second: str) -> Iterator[_Asked]:
     worse, better = one.figures[first], one.figures[second]
     if worse.of and worse.key and better.of and better.key and _is_drawn(worse.key):
-        yield _Asked(
-            id=f"{one.id}/{first}",
-            source=one.id,
-            where=one.section,
-            words=one.claim,
-            names=(worse.of, better.of),
-            first=worse.of,
-            second=better.of,
-            first_key=worse.key,
-            second_key=better.key,
-            kind="nearly",
-            paper=_points(worse.paper, better.paper),
-        )
+        stages, keys = (worse.of, better.of), (worse.key, better.key)
+        yield _said(one, first, stages, keys, "nearly", _points(worse.paper, better.paper))
+
+
+def _said(
+    one: Comparison,
+    name: str,
+    stages: tuple[str, str],
+    keys: tuple[str, str],
+    kind: Kind,
+    points: float,
+) -> _Asked:
+    return _Asked(
+        id=f"{one.id}/{name}",
+        source=one.id,
+        where=one.section,
+        words=one.claim,
+        names=stages,
+        first=stages[0],
+        second=stages[1],
+        first_key=keys[0],
+        second_key=keys[1],
+        kind=kind,
+        paper=points,
+    )
 
 
 def _of_tables(paper: Paper) -> Iterator[_Asked]:

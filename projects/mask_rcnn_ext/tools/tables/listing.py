@@ -19,32 +19,18 @@ from ...errors import UsageError
 from ...files import write_json
 from ...paper import Paper, load_paper
 from ...paper.spec import IN_TEXT, nearest
+from .options import RECORDS, add_data, add_rows, add_tables, tables_asked
 
 if TYPE_CHECKING:  # imported when the verb runs: they need Detectron2, --help does not
     from .entry import Entry
-
-RECORDS = Path("output", "tables", "records")  # where `tables run` leaves them
 
 HELP = "rows, the paper's figures, what each takes, state"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--table",
-        nargs="+",
-        default=[],
-        metavar="T",
-        help=f"1, 2a, ..., 9, or {IN_TEXT} for what the paper says between them (default: all)",
-    )
-    parser.add_argument(
-        "--row", nargs="+", default=[], metavar="R", help="rows of that name, with their stages"
-    )
-    parser.add_argument(
-        "--data",
-        choices=("coco", "scenes"),
-        default="coco",
-        help="the paper's own protocol, or in small on generated scenes (default: coco)",
-    )
+    add_tables(parser)
+    add_rows(parser, ", with their stages")
+    add_data(parser)
     parser.add_argument(
         "--records",
         type=Path,
@@ -88,9 +74,7 @@ def choose(paper: Paper, every: list[Entry], tables: list[str], rows: list[str])
     Raises:
         UsageError: one that is not there
     """
-    in_text = [name for name in tables if name.lower().replace("_", "-") == IN_TEXT]
-    asked = {paper.table(name).table for name in tables if name not in in_text}
-    asked |= {IN_TEXT} if in_text else set()
+    asked = tables_asked(paper, tables)
     some = [one for one in every if not tables or table_of(one) in asked]
     known = [one.one.id for one in some]
     for name in rows:

@@ -21,6 +21,7 @@ from ...errors import UsageError, UserError
 from ...files import atomic_write, write_json
 from ...paper import Paper, Sorted, find_records
 from ...paper.spec import IN_TEXT
+from .options import RECORDS, add_tables, tables_asked
 
 if TYPE_CHECKING:
     from ...paper.report import Report
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 HELP = "the tables with what was measured beside what is printed, as Markdown, HTML, JSON"
 
-RECORDS = Path("output/tables/records")
 _REPORTS: tuple[Literal["coco", "scenes", "smoke"], ...] = ("coco", "scenes", "smoke")
 _FILES = ("markdown", "html", "json")
 
@@ -47,13 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which records: the paper's own protocol, generated scenes, or smoke runs on stand-in "
         "data (default: the first of these that there are)",
     )
-    parser.add_argument(
-        "--table",
-        nargs="+",
-        default=[],
-        metavar="T",
-        help=f"1, 2a, ..., 9, or {IN_TEXT} for what the paper says between them (default: all)",
-    )
+    add_tables(parser)
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write it as Markdown")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write it as one page")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write its numbers")
@@ -86,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         )
     _check_targets(args)
     paper = load_paper()
-    tables, in_text = _chosen(paper, args.table)
+    asked = tables_asked(paper, args.table) or [*paper.tables, IN_TEXT]
     of = args.data or _first_with_records(args.records)
     with tqdm(desc="draws", unit=" runs", disable=None, leave=False) as bar:
 
@@ -99,9 +93,9 @@ def run(args: argparse.Namespace) -> int:
             of,
             sorted_by_records(paper, args.records, of),
             folder=args.records,
-            tables=tables,
-            in_text=in_text,
-            asked=_asked(tables, in_text) if args.table else (),
+            tables=[name for name in asked if name != IN_TEXT],
+            in_text=IN_TEXT in asked,
+            asked=asked if args.table else (),
             progress=tell,
         )
     written = None
@@ -133,19 +127,6 @@ def sorted_by_records(paper: Paper, folder: Path, of: str) -> Sorted:
 
 def _first_with_records(folder: Path) -> Literal["coco", "scenes", "smoke"]:
     return next((of for of in _REPORTS if any(find_records(folder, of))), "coco")
-
-
-def _chosen(paper: Paper, names: list[str]) -> tuple[list[str], bool]:
-    """Ids of tables in the paper's order, and whether the text is asked for."""
-    if not names:
-        return list(paper.tables), True
-    in_text = [name for name in names if name.lower().replace("_", "-") == IN_TEXT]
-    asked = {paper.table(name).table for name in names if name not in in_text}
-    return [name for name in paper.tables if name in asked], bool(in_text)
-
-
-def _asked(tables: list[str], in_text: bool) -> tuple[str, ...]:
-    return (*tables, *((IN_TEXT,) if in_text else ()))
 
 
 # ---- files

@@ -21,8 +21,7 @@ from .kept import fingerprints, sorted_records
 from .lacking import Looking
 from .listing import choose, table_of
 from .listing_text import data_line, weights_line
-
-ALL = "all"
+from .options import ALL
 
 
 @dataclass(frozen=True)

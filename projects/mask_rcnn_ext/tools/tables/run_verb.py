@@ -17,33 +17,19 @@ import argparse
 from pathlib import Path
 
 from ...errors import UsageError
-from ...paper.spec import IN_TEXT
 from ..bench import positive
+from .options import OUT, add_data, add_rows, add_tables
 
 HELP = "run what rows take, finished stages kept; broken ones go on"
-OUT = Path("output", "tables")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--table",
-        nargs="+",
-        required=True,
-        metavar="T",
-        help=f"1, 2a, ..., 9, {IN_TEXT}, or all",
-    )
-    parser.add_argument(
-        "--row", nargs="+", default=[], metavar="R", help="rows of that name (default: all)"
-    )
+    add_tables(parser, required=True)
+    add_rows(parser, " (default: all)")
     parser.add_argument(
         "--seeds", type=positive, default=1, metavar="N", help="1 to N (default: 1)"
     )
-    parser.add_argument(
-        "--data",
-        choices=("coco", "scenes"),
-        default="coco",
-        help="the paper's own protocol, or in small on generated scenes (default: coco)",
-    )
+    add_data(parser)
     parser.add_argument(
         "--jobs",
         type=positive,

@@ -135,6 +135,15 @@ def test_a_second_request_ends_it_at_once():
     assert world.fakes["a"].stops == [False, True]
 
 
+def test_after_a_request_all_that_waits_had_no_turn_however_fast_the_one_before_it_ended():
+    world = World(a=Fake(99))
+    looks = iter([0, 1] + [1] * 9)
+    tasks = Task("a"), Task("b", ("a",)), Task("c", ("b",))
+    ends = world.run(*tasks, requests=lambda: next(looks))
+    no_turn = End("not run", NO_TURN)
+    assert ends == {"a": End("stopped"), "b": no_turn, "c": no_turn}
+
+
 def test_what_needs_a_stopped_one_is_not_run_though_nobody_asked_us():
     """Somebody else told the stage to stop: it will go on when the command is given again."""
     world = World(a=Fake(end=End("stopped")))

@@ -150,6 +150,8 @@ def _why_not(task: Task, ends: Mapping[str, End], heard: int) -> End | None:
     """Why a task that waits will not run; None if it may."""
     for need in task.needs:
         if need in ends and not ends[need].is_good:
+            if heard and ends[need].state == "stopped":
+                return End("not run", NO_TURN)
             # Of a chain, the one at whose end all began.
             root = ends[need].reason if ends[need].state == "not run" else f"needs {need}"
             return End("not run", root)

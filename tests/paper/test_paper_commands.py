@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from mask_rcnn_ext.paper.commands import (
     commands_for_data,
     gathering,
     names_in_run,
+    pasted,
 )
 from mask_rcnn_ext.paper.place import Place
 from mask_rcnn_ext.paper.run_folder import (
@@ -55,6 +58,26 @@ def _keys(words):
     keys = words[first::2]
     assert len(keys) == len({*keys}), "none is given twice"
     return dict(zip(keys, words[first + 1 :: 2], strict=True))
+
+
+WORDS = [
+    "DATASETS.TEST",
+    "['a', 'b']",
+    "",
+    "a b",
+    "it's $HOME",
+    "don't `x`",
+    'say "it\'s"',
+    "a\\'b!",
+]
+
+
+def test_pasted_words_are_the_same_words_for_a_shell():
+    assert pasted(WORDS[:4]) == "DATASETS.TEST \"['a', 'b']\" '' 'a b'"
+    assert shlex.split(pasted(WORDS)) == WORDS
+    script = f"printf '%s\\0' {pasted(WORDS)}"
+    shown = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert shown.split("\0")[:-1] == WORDS
 
 
 def test_a_training(paper):

@@ -127,8 +127,7 @@ def test_rows_of_one_name_with_their_stages(capsys):
     assert places == sorted(places)
     assert "configs/Ablations/mask_rcnn_R_50_C4_iccv_roipool.yaml" in one
     assert "with proposals of proposals_R_50_C4" in one
-    assert "DATASETS.TEST \"['coco_2014_train', 'coco_2014_val" not in one  # a shell's quotes
-    assert "DATASETS.TEST '['\"'\"'coco_2014_train" in one
+    assert "DATASETS.TEST \"['coco_2014_train', 'coco_2014_val" in one  # to paste into a shell
     assert "(backbone ResNet-50-C4, align no, bilinear no, agg max)" in one
     assert "weights R-50 (detectron2://ImageNetPretrained/MSRA/R-50.pkl) fetched when needed" in one
 

@@ -5,7 +5,9 @@ Nothing is started and no file of a run is looked at here.
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,17 @@ GATHER = (sys.executable, "-m", "mask_rcnn_ext.tools.tables.gather")
 LABELS = "distilled_labels"  # the data set that a stage with `labels` trains on, too
 # What a timing in a smoke run is given: one small image, once.
 _SMALL_TIMING = ("--images", "1", "--repeats", "1", "--image-size", "96x128")
+
+
+def pasted(words: Iterable[str]) -> str:
+    """Words of a command line as a person would write them for a shell.
+
+    As `shlex.join`, but that a list of names, ['scenes_val'], stands in double quotes.
+    """
+    return " ".join(
+        f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
+        for word in words
+    )
 
 
 @dataclass(frozen=True)

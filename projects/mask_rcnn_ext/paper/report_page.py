@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,6 +12,7 @@ from markupsafe import Markup
 from ..resources import configs_dir
 from ..visualization.chart_file import chart_style
 from ..visualization.html import render_page
+from .commands import pasted
 from .report import GENERATOR, Part, Report
 from .report_charts import claim_dots, claim_panels, dot_panels, dots, losses
 from .report_lines import RUN_HEAD, claim_line, figure_lines, in_text_lines, run_line
@@ -62,7 +62,7 @@ def as_page(report: Report, name: str) -> bytes:
         nothing=NOTHING,
         none_text=NONE,
         run_head=RUN_HEAD,
-        overrides=shlex.join,
+        overrides=pasted,
         base_text=base_text,
         claim_line=claim_line,
         environment_lines=environment_lines,

@@ -17,7 +17,7 @@ from .chart_scale import round_steps, short_number
 WIDTH = 344  # of a panel, CSS pixels
 _EDGE, _GAP = 14.0, 28.0  # room for a dot at the end of the axis; between panels
 _TITLE, _ROW, _STRIP, _AXIS = 24.0, 36.0, 25.0, 20.0  # heights; the strip's middle in its row
-_LETTER = 5.9  # width of a letter, CSS pixels
+_LETTER = 6.5  # width of a letter, CSS pixels, in a wide font such as DejaVu Sans
 
 
 @dataclass(frozen=True)

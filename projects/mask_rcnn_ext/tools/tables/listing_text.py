@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from ...data.registration import datasets_root
 from ...paper import Comparison, Figure, Paper, Row, Sorted, Stage, Table
+from ...paper.commands import pasted
 from ...paper.state import OTHER, STALE
 from .entry import Entry
 
@@ -183,7 +183,7 @@ def _stage(stage: Stage, records: Sorted) -> list[str]:
     hours = f"{hours_text(stage.hours)} h: {stage.hours_from}"
     lines = [f"  {stage.id}  ({stage.kind}, {hours})", f"    configs/{stage.config}"]
     if stage.overrides:
-        lines.append("    " + shlex.join(stage.words))
+        lines.append("    " + pasted(stage.words))
     if stage.needs:
         given = (("model", stage.model), ("proposals", stage.proposals), ("labels", stage.labels))
         lines.append("    with " + ", ".join(f"{key} of {name}" for key, name in given if name))

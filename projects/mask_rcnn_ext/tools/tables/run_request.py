@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import UsageError
 from ...paper import Keys, NoFingerprint, Paper, Sorted, code_hash, load_paper
-from ...paper.commands import Command, Machine, command_of, commands_for_data
+from ...paper.commands import Command, Machine, command_of, commands_for_data, pasted
 from ...paper.place import Place
 from ...paper.run_plan import KEPT, RECORD, Job, data_task, plan
 from ...paper.smoke import folder_of, load_smoke, stand_ins
@@ -183,7 +183,7 @@ def plan_text(setting: Setting, jobs: Sequence[Job]) -> str:
 
 def _pasted(command: Command) -> str:
     settings = [f"{key}={shlex.quote(value)}" for key, value in command.environment.items()]
-    return " ".join([*settings, shlex.join(["python", *command.words[1:]])])
+    return " ".join([*settings, pasted(["python", *command.words[1:]])])
 
 
 def summary_of(jobs: Sequence[Job]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..errors import UserError
+from .lineage import unlike
 from .matches_file import read_matches, records_of
 from .resampling import FIGURES, Difference, Sample, difference, sample
 from .spec import Comparison, Paper, Row, Scale, Stage, Table
@@ -43,7 +44,7 @@ class Claim:
         paper: points; at scale scenes for orientation only
         difference: ours, with interval; None if it cannot be told
         verdict: confirmed or contradicted if the whole interval says so, with at least LEAST_SEEDS
-            seeds; else open
+            seeds, and stages that both come from were the same runs; else open
         points: where the whole interval is, however many seeds; None without a difference
         reason: why it is open; "" else
         reading: the verdict in a plain sentence
@@ -91,7 +92,7 @@ def judge(
     """
     text = [_at(paper, scale, one) for one in _of_text(paper)]
     steps = [_at(paper, scale, one) for one in _of_tables(paper)]
-    runs = _Runs(records)
+    runs = _Runs(paper, records)
     asked = dict.fromkeys(run for one in (*text, *steps) for run in runs.of(one))
     for done, run in enumerate(asked, 1):
         runs.add(*run)
@@ -240,6 +241,7 @@ def _at(paper: Paper, scale: Scale, one: _Asked) -> _Asked:
 class _Runs:
     """Samples of runs, each drawn once for all claims."""
 
+    paper: Paper
     records: Sorted
     samples: dict[tuple[str, int, str], Sample | UserError] = field(default_factory=dict)
 
@@ -283,6 +285,18 @@ class _Runs:
             side[seed] = replace(found, images="one run") if is_one_run else found
         return difference(one.id, *sides, one.figure)
 
+    def unlike(self, one: _Asked) -> list[str]:
+        """Stages that both sides come from, but with some seed not from the same run of them."""
+        first, second = one.here
+        if first is None or second is None:
+            return []
+        found = (
+            name
+            for seed in self.seeds(one)
+            for name in unlike(self.paper, self.records, first, second, seed)
+        )
+        return list(dict.fromkeys(found))
+
     def lack(self, stage: str) -> str:
         """Why a stage has no figures; "" if it has some."""
         groups = {
@@ -322,7 +336,9 @@ def _judged(one: _Asked, runs: _Runs) -> Claim:
     verdict: Verdict = "open"
     if found is not None:
         points = direction(found, one.kind, one.paper)
-        if len(found.seeds) < LEAST_SEEDS:
+        if unlike := runs.unlike(one):
+            reason = f"the two sides come from different runs of {', '.join(unlike)}"
+        elif len(found.seeds) < LEAST_SEEDS:
             reason = f"{len(found.seeds)} of {LEAST_SEEDS} seeds"
         elif points == "neither way":
             bound = "0" if one.kind == "gain" else f"{-NEARLY:g}".replace("-", "−")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from .claims import Claim, Claims, judge
 from .compare import ComparisonResult, RowResult, TableResult, measure
+from .lineage import earlier
 from .records import Kept, Record
 from .report_values import short_commit, telling_facts
 from .spec import Paper, Scale
@@ -204,7 +205,7 @@ class _Content:
         notes: dict[str, int] = {}
         for row in result.rows:
             own = (*row.row.footnotes, *(table.footnotes if row.row.stage else ()))
-            texts = self._notes(own, row.row.stages)
+            texts = (*self._notes(own, row.row.stages), *self._earlier(row))
             notes_of[row.row.id] = _numbers(texts, notes)
         curves = {row.row.id: self._curves(row) for row in result.rows}
         pictures = {row.row.id: self._picture(row) for row in result.rows}
@@ -232,6 +233,19 @@ class _Content:
         there = [one.id for name in stages if (one := self.paper.at(self.scale, name)) is not None]
         ids = self.paper.footnotes_of(own, self.paper.chain(*there))
         return tuple(self.paper.footnotes[name] for name in ids)
+
+    def _earlier(self, row: RowResult) -> tuple[str, ...]:
+        """With which seeds a row comes from earlier runs of stages than those recorded."""
+        stage = row.result and row.result.stage
+        seeds: dict[tuple[str, ...], list[str]] = {}
+        for seed in sorted(self._current(row)):
+            if stage and (names := earlier(self.paper, self.records, stage, seed)):
+                seeds.setdefault(tuple(names), []).append(str(seed))
+        return tuple(
+            f"seed {', '.join(some)}: of earlier runs than those recorded of {', '.join(names)}; "
+            "same config, data and code, but perhaps other weights"
+            for names, some in seeds.items()
+        )
 
     def _reason(self, row: RowResult) -> str:
         """Of a row without figures; a stage that it needs may be the reason."""

@@ -133,7 +133,7 @@ def test_steps_are_those_of_the_tables(paper):
     ],
 )
 def test_the_rule(kind, paper_says, low, high, expected):
-    assert direction(_interval(low, high), kind, paper_says) == expected
+    assert direction(_interval(low, high), kind, paper_says, 3.0) == expected
 
 
 def test_confirmed_and_contradicted(paper, tmp_path):
@@ -295,6 +295,35 @@ def test_on_generated_data(tmp_path):
     assert align.reason == "no recipe for generated data: mask_R_50_C4_roipool"
     # The paper's own protocol has not been run.
     assert _claims(paper, current(*records), "coco")[CLAIM].reason.startswith("not run")
+
+
+def test_nearly_as_good_is_a_share_on_generated_data(tmp_path):
+    """Of the better side, with the seeds that both have; its AP may be a quarter of COCO's."""
+    name, agnostic = "class_specific_vs_agnostic/class_agnostic", "mask_R_50_C4_agnostic"
+    paper = paper_with({"small": [SIGMOID], "small_agnostic": [agnostic]})
+
+    def judged(better: float, scale: str = "scenes"):
+        stages = ("small", "small_agnostic") if scale == "scenes" else (SIGMOID, agnostic)
+        folder = tmp_path / f"{scale}_{better}"
+        figures = {stages[0]: better, stages[1]: 1.0}
+        runs = [
+            kept_with_matches(
+                folder, stage, seed,
+                {"segm": made_matches([9, 9, 9, 9 - (stage != stages[0])] * 20)},
+                results={"segm/AP": figures[stage] + (seed == 4) * 40},
+            )
+            for stage in stages
+            for seed in ((1, 2, 3, 4) if stage == stages[0] else (1, 2, 3))
+        ]  # fmt: skip
+        return _claims(paper, current(*runs), scale)[name]
+
+    of_little, of_much = judged(6.0), judged(80.0)
+    assert (of_little.margin, of_much.margin) == (0.6, 8.0)
+    assert of_little.difference == of_much.difference
+    assert (of_little.verdict, of_much.verdict) == ("contradicted", "confirmed")
+    assert of_little.reading.endswith("more than 0.6 points behind.")
+    assert judged(6.0, "coco").margin == judged(80.0, "coco").margin == 3.0
+    assert _claims(paper, Sorted(), "scenes")[name].margin == 0.0
 
 
 def test_one_stage_that_stands_for_both_says_nothing(tmp_path):

@@ -7,11 +7,13 @@ of configs/paper/. Intervals are of `resampling`, rounded before they are judged
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ..errors import UserError
+from .compare import value_of
 from .lineage import unlike
 from .matches_file import read_matches, records_of
 from .resampling import FIGURES, Difference, Sample, difference, sample
@@ -19,7 +21,10 @@ from .spec import Comparison, Paper, Row, Scale, Stage, Table
 from .state import FAILED, NOT_RUN, OTHER, STALE, Sorted
 
 LEAST_SEEDS = 3
-NEARLY = 3.0  # points of AP
+# "Nearly as good": points of AP on COCO, where the paper's figures are 30 to 40; the same share of
+# whatever the better side has on generated scenes.
+NEARLY = 3.0
+NEARLY_SHARE = 0.1
 TASKS = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
 
 Kind = Literal["gain", "nearly"]
@@ -39,9 +44,10 @@ class Claim:
         subject: what is taken off what, e.g. "mask AP of RoIAlign less RoIPool"
         key: figure of results.json, of the first
         first, second: ids of stages at this scale; None: generated data have no recipe
-        kind: "gain": the difference has the paper's sign; "nearly": the first is at most NEARLY
-            points worse
+        kind: "gain": the difference has the paper's sign; "nearly": the first is at most
+            `margin` points worse
         paper: points; at scale scenes for orientation only
+        margin: how much less is still nearly as good, points; 0 for a gain
         difference: ours, with interval; None if it cannot be told
         verdict: confirmed or contradicted if the whole interval says so, with at least LEAST_SEEDS
             seeds, and stages that both come from were the same runs; else open
@@ -60,6 +66,7 @@ class Claim:
     second: str | None
     kind: Kind
     paper: float
+    margin: float
     difference: Difference | None
     verdict: Verdict
     points: Direction | None
@@ -92,7 +99,7 @@ def judge(
     """
     text = [_at(paper, scale, one) for one in _of_text(paper)]
     steps = [_at(paper, scale, one) for one in _of_tables(paper)]
-    runs = _Runs(paper, records)
+    runs = _Runs(paper, scale, records)
     asked = dict.fromkeys(run for one in (*text, *steps) for run in runs.of(one))
     for done, run in enumerate(asked, 1):
         runs.add(*run)
@@ -242,6 +249,7 @@ class _Runs:
     """Samples of runs, each drawn once for all claims."""
 
     paper: Paper
+    scale: Scale
     records: Sorted
     samples: dict[tuple[str, int, str], Sample | UserError] = field(default_factory=dict)
 
@@ -297,6 +305,18 @@ class _Runs:
         )
         return list(dict.fromkeys(found))
 
+    def margin(self, one: _Asked) -> float:
+        """See `Claim`."""
+        stage = one.here[1]
+        if one.kind == "gain" or stage is None:
+            return 0.0
+        if self.scale == "coco":
+            return NEARLY
+        kept = self.records.current.get(stage.id, {})
+        found = (value_of(kept[seed].record, stage, one.second_key) for seed in self.seeds(one))
+        better = [value for value in found if value is not None]
+        return round(NEARLY_SHARE * statistics.fmean(better), 2) if better else 0.0
+
     def lack(self, stage: str) -> str:
         """Why a stage has no figures; "" if it has some."""
         groups = {
@@ -327,7 +347,7 @@ def _cannot(one: _Asked) -> str:
 def _judged(one: _Asked, runs: _Runs) -> Claim:
     first, second = one.here
     reason = _cannot(one) or _lacking(one, runs)
-    found, points = None, None
+    found, points, margin = None, None, runs.margin(one)
     if not reason:
         try:
             found = runs.difference(one)
@@ -335,14 +355,13 @@ def _judged(one: _Asked, runs: _Runs) -> Claim:
             reason = str(error)
     verdict: Verdict = "open"
     if found is not None:
-        points = direction(found, one.kind, one.paper)
+        points = direction(found, one.kind, one.paper, margin)
         if unlike := runs.unlike(one):
             reason = f"the two sides come from different runs of {', '.join(unlike)}"
         elif len(found.seeds) < LEAST_SEEDS:
             reason = f"{len(found.seeds)} of {LEAST_SEEDS} seeds"
         elif points == "neither way":
-            bound = "0" if one.kind == "gain" else f"{-NEARLY:g}".replace("-", "−")
-            reason = f"the interval contains {bound}"
+            reason = f"the interval contains {f'−{margin:g}' if margin else '0'}"
         else:
             verdict = "confirmed" if points == "with the paper" else "contradicted"
     return Claim(
@@ -356,22 +375,23 @@ def _judged(one: _Asked, runs: _Runs) -> Claim:
         second=None if second is None else second.id,
         kind=one.kind,
         paper=one.paper,
+        margin=margin,
         difference=found,
         verdict=verdict,
         points=points,
         reason=reason,
-        reading=_reading(one, found, verdict, points, reason),
+        reading=_reading(one, found, verdict, points, reason, margin),
     )
 
 
-def direction(found: Difference, kind: Kind, paper: float) -> Direction:
+def direction(found: Difference, kind: Kind, paper: float, margin: float) -> Direction:
     """Where the whole interval lies.
 
     Of a gain on the paper's side of 0 or on the other one. Of what is nearly as good no more than
-    NEARLY points below 0, or all further below: being better is no fault.
+    `margin` below 0, or all further below: being better is no fault.
     """
     if kind == "nearly":
-        is_with, is_against = found.low >= -NEARLY, found.high < -NEARLY
+        is_with, is_against = found.low >= -margin, found.high < -margin
     elif paper > 0:
         is_with, is_against = found.low > 0, found.high < 0
     else:
@@ -397,6 +417,7 @@ def _reading(
     verdict: Verdict,
     points: Direction | None,
     reason: str,
+    margin: float,
 ) -> str:
     if found is None:
         return f"Open: {reason}."
@@ -409,7 +430,7 @@ def _reading(
         return f"Open, {reason}: {amount} ({bounds}){leans}."
     if one.kind == "nearly":
         says = "at most" if verdict == "confirmed" else "more than"
-        return f"{verdict.capitalize()}: {amount} ({bounds}), {says} {NEARLY:g} points behind."
+        return f"{verdict.capitalize()}: {amount} ({bounds}), {says} {margin:g} points behind."
     if verdict == "confirmed":
         return f"Confirmed: {amount} ({bounds})."
     return f"Contradicted: {amount} ({bounds}), the paper has {_more(one.paper)}."

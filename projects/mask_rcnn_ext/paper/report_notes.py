@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .claims import LEAST_SEEDS
+from .claims import LEAST_SEEDS, NEARLY, NEARLY_SHARE
 from .compare import ComparisonResult
 from .report import Environment, Part, Report
 from .report_values import counted
@@ -39,8 +39,12 @@ _CLAIMS = (
     "A claim is a difference that the paper prints or speaks of. Ours has an interval that holds "
     "95 % of draws of images and seeds, the same ones for both sides. A claim is confirmed if its "
     "whole interval lies on the paper's side, contradicted if it lies on the other, with at least "
-    f"{LEAST_SEEDS} seeds; else it is open, and the reason stands there."
+    f"{LEAST_SEEDS} seeds; else it is open, and the reason stands there. "
 )
+_NEARLY = {
+    "coco": f"Nearly as good is what is at most {NEARLY:g} points worse.",
+    "scenes": f"Nearly as good is what is at most {100 * NEARLY_SHARE:g} % worse.",
+}
 _STATES = (
     "Not run: there is no record yet. Reference: another system's row, shown as printed and not "
     "run. No recipe: generated scenes have no such stage. Stale, other config: there are records, "
@@ -53,7 +57,7 @@ _STATES = (
 def how_to_read(report: Report) -> tuple[str, ...]:
     """Paragraphs."""
     what = {"scenes": (_SCENES,), "coco": (_COCO,), "smoke": ()}[report.of]
-    claims = () if report.smoke else (_CLAIMS,)
+    claims = () if report.smoke else (_CLAIMS + _NEARLY[report.scale],)
     return (*((SMOKE,) if report.smoke else ()), " ".join((_FIGURES, *what)), *claims, _STATES)
 
 

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -130,6 +131,18 @@ def test_rows_of_one_name_with_their_stages(capsys):
     assert "DATASETS.TEST \"['coco_2014_train', 'coco_2014_val" in one  # to paste into a shell
     assert "(backbone ResNet-50-C4, align no, bilinear no, agg max)" in one
     assert "weights R-50 (detectron2://ImageNetPretrained/MSRA/R-50.pkl) fetched when needed" in one
+
+
+def test_no_line_ends_between_a_key_and_its_value(capsys):
+    assert _list("--row", "roiwarp-max", "--data", "scenes") == 0
+    text = capsys.readouterr().out
+    assert "\N{NO-BREAK SPACE}" not in text
+    settings = re.findall(r"^ +([A-Z]+\.[A-Z].*)$", text, re.MULTILINE)
+    assert len(settings) > 30
+    for line in settings:
+        words = shlex.split(line)
+        assert len(words) % 2 == 0, line
+        assert all(re.fullmatch(r"[A-Z0-9_]+(\.[A-Z0-9_]+)+", key) for key in words[::2]), line
 
 
 def test_a_row_of_another_system_needs_nothing(capsys):

@@ -15,6 +15,7 @@ from .entry import Entry
 
 WIDTH = 100
 _ABSENT = "-"  # as the paper prints it
+_UNBROKEN = "\N{NO-BREAK SPACE}"  # between a key and its value, until lines are wrapped
 _LEGEND = (
     "Figures are the paper's. h: hours{hardware} with all stages that the row takes, shared or "
     "not, estimated; lacks: what of it is not there (data, weights or both); a reference is "
@@ -183,12 +184,13 @@ def _stage(stage: Stage, records: Sorted) -> list[str]:
     hours = f"{hours_text(stage.hours)} h: {stage.hours_from}"
     lines = [f"  {stage.id}  ({stage.kind}, {hours})", f"    configs/{stage.config}"]
     if stage.overrides:
-        lines.append("    " + pasted(stage.words))
+        pairs = zip(stage.words[::2], stage.words[1::2], strict=True)
+        lines.append("    " + " ".join(pasted(pair).replace(" ", _UNBROKEN) for pair in pairs))
     if stage.needs:
         given = (("model", stage.model), ("proposals", stage.proposals), ("labels", stage.labels))
         lines.append("    with " + ", ".join(f"{key} of {name}" for key, name in given if name))
     lines += [f"    {text}" for text in records.told(stage.id)]
-    return [_indented(line, "      ") for line in lines]
+    return [_indented(line, "      ").replace(_UNBROKEN, " ") for line in lines]
 
 
 def _needs(paper: Paper, entry: Entry) -> list[str]:

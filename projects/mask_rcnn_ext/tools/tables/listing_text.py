@@ -12,6 +12,7 @@ from ...paper import Comparison, Figure, Paper, Row, Sorted, Stage, Table
 from ...paper.commands import pasted
 from ...paper.state import OTHER, STALE
 from .entry import Entry
+from .published import is_fetched, published
 
 WIDTH = 100
 _ABSENT = "-"  # as the paper prints it
@@ -212,10 +213,17 @@ def data_line(paper: Paper, name: str, missing: Sequence[str]) -> str:
 
 
 def weights_line(paper: Paper, name: str, *, lacks: bool) -> str:
+    """
+    Args:
+        lacks: whether a file that the user must bring is not there
+    """
     weights = paper.weights[name]
     digits = weights.sha256 and f", sha256 {weights.sha256}"
     digits = digits or (weights.md5 and f", md5 {weights.md5}")
-    state = "missing" if lacks else "found" if not weights.is_published else "fetched when needed"
+    state = "missing" if lacks else "found"
+    if weights.is_published and not is_fetched(weights.address):
+        one = published(weights.address)
+        state = f"fetched when needed; without a network, put {one.url} at {one.path}"
     note = f": {weights.note}" if weights.note else ""
     return _indented(f"  weights {name} ({weights.address}{digits}) {state}{note}")
 

@@ -22,6 +22,7 @@ from .lacking import Looking
 from .listing import choose, table_of
 from .listing_text import data_line, weights_line
 from .options import ALL
+from .published import is_fetched
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,22 @@ def plan_text(setting: Setting, jobs: Sequence[Job]) -> str:
             smoke = setting.smoke is not None
             command = command_of(paper, place, job.stage, job.seed, machine, smoke=smoke)
             lines.append(f"  {_pasted(command)}")
-    return "\n".join([*lines, summary_of(jobs)])
+    return "\n".join([*lines, *weights_to_fetch(setting, jobs), summary_of(jobs)])
+
+
+def weights_to_fetch(setting: Setting, jobs: Sequence[Job]) -> list[str]:
+    """A line for each file of published weights that stages will fetch."""
+    paper = setting.paper
+    stages = (job.stage for job in jobs if job.verdict not in (KEPT, RECORD))
+    names = dict.fromkeys(stage.weights for stage in stages if stage.weights)
+    addresses = {
+        name: paper.weights[name].address for name in names if paper.weights[name].is_published
+    }
+    return [
+        weights_line(paper, name, lacks=False)
+        for name, address in addresses.items()
+        if not is_fetched(address)
+    ]
 
 
 def _pasted(command: Command) -> str:

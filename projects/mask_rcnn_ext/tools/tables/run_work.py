@@ -14,7 +14,7 @@ from ...errors import Interrupted, UserError
 from ...paper.run_plan import KEPT, Job, data_task
 from ...paper.schedule import NO_TURN, End, Running, Task, run_tasks
 from .run_process import Launcher, LocalLauncher, cores
-from .run_request import Setting, data_to_make, gpus_there, summary_of
+from .run_request import Setting, data_to_make, gpus_there, summary_of, weights_to_fetch
 from .run_stage import DataRun, StageRun
 from .run_status import Status
 
@@ -36,7 +36,7 @@ def run_jobs(args: argparse.Namespace, setting: Setting, jobs: Sequence[Job], lo
             print(f"kept: {job.name}")
         elif job.why:
             print(f"to run: {job.name}: {job.why}")
-    print(summary_of(jobs), flush=True)
+    print(*weights_to_fetch(setting, jobs), summary_of(jobs), sep="\n", flush=True)
     to_do = {job.name: job for job in jobs if job.verdict != KEPT}
     if not to_do:
         return 0

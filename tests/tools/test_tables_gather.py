@@ -601,6 +601,8 @@ def test_a_failed_stage(run):
     assert _gather(run, "--failed", "out of memory") == 0
     record = _kept(run).record
     assert (record.state, record.reason) == ("failed", "out of memory")
+    assert _gather(run, "--failed", "no space") == 0
+    assert _kept(run).record.reason == "no space"
     assert (record.results, record.files, record.curve) == ({}, {}, [])
     assert (record.hours, record.commit) == (0.05, "abc+changes")
 
@@ -718,6 +720,38 @@ def test_a_record_takes_the_place_of_the_one_before(run):
     assert [path.name for path in folder.parent.iterdir()] == ["seed_1"]
 
 
+def _other_run(run, **changes):
+    """Another one, a day later; `changes` of its figures."""
+    _changed(run / "run.json", started="2026-01-03T03:04:05Z", wall_seconds=999.0)
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(results | changes))
+
+
+def test_the_record_of_a_run_stays_where_another_repeats_it(run, capsys):
+    assert _gather(run) == 0
+    before = (_kept(run).folder / "record.json").read_bytes()
+    _other_run(run)
+    assert _gather(run) == 0
+    assert "the same figures as before, the record stays" in capsys.readouterr().out
+    assert (_kept(run).folder / "record.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("other", ["figures", "losses", "key", "pictures", "failed", "broken"])
+def test_the_record_of_another_run_is_written(run, other):
+    assert _gather(run, *(["--failed", "a reason"] if other == "failed" else [])) == 0
+    folder = _kept(run).folder
+    value = json.loads((run / "results.json").read_text())["bbox/AP50"]
+    _other_run(run, **({"bbox/AP50": value + 1e-9} if other == "figures" else {}))
+    if other == "losses":
+        _metrics(run / "metrics.json", [{"iteration": 19, "total_loss": 0.051, "time": 0.25}])
+    if other == "broken":
+        (folder / "matches_segm.npz").write_bytes(b"cut off")
+    more = {"key": ["--key", "K2"], "pictures": ["--no-pictures"]}.get(other, [])
+    assert _gather(run, *more) == 0
+    assert _kept(run).record.started == "2026-01-03T03:04:05Z"
+    assert _kept(run).record.state == "finished"
+
+
 @pytest.mark.parametrize("place", ["write_record", "write_matches"])
 def test_a_disk_that_is_full_leaves_the_record_before(run, monkeypatch, capsys, place):
     assert _gather(run) == 0
@@ -727,7 +761,7 @@ def test_a_disk_that_is_full_leaves_the_record_before(run, monkeypatch, capsys, 
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(gather, place, full)
-    assert _gather(run) == 1
+    assert _gather(run, "--no-pictures") == 1
     assert "No space left on device" in capsys.readouterr().err
     assert _records(run) == before
     assert _kept(run).record.state == "finished"

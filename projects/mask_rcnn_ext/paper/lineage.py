@@ -1,15 +1,28 @@
 """Whether runs come from the same trainings of the stages below them.
 
-A stage whose record is kept runs again where another needs its weights and they are gone. On
-another machine, or with other numbers of threads, it ends with other weights under the same key:
-config, data and code are the same. A record that began before that of a stage below it is of an
-earlier run of that stage. Times are all that tells: the starts that records have.
+A stage whose record is kept runs again where another needs its weights and they are gone. On an
+equal machine with as many threads it ends with the same bits, and its record stays as it is. On
+another one it ends with other weights under the same key: config, data and code are the same. A
+record that began before that of a stage below it is of an earlier run of that stage, then. Times
+are all that tells: the starts that records have.
 """
 
 from __future__ import annotations
 
+from .records import Record
 from .spec import Paper, Stage
 from .state import Sorted
+
+
+def is_repeat(one: Record, other: Record) -> bool:
+    """Whether two finished runs of a stage have the same figures and losses, to the last digit."""
+    return one.state == "finished" and _of_a_run(one) == _of_a_run(other)
+
+
+def _of_a_run(record: Record) -> tuple[object, ...]:
+    """All but times and places."""
+    figures = {key: value for key, value in record.results.items() if not key.startswith("run/")}
+    return record.key, record.state, figures, record.curve, sorted(record.files)
 
 
 def earlier(paper: Paper, records: Sorted, stage: Stage, seed: int) -> list[str]:

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError, UserError, exit_code_of
 from ...paper import Stage, load_paper
+from ...paper.lineage import is_repeat
 from ...paper.matches_file import Matches, records_of, write_matches
 from ...paper.place import Place
-from ...paper.records import FORMAT, Record, record_folder, write_record
+from ...paper.records import FORMAT, Record, read_record, record_folder, write_record
 from ...paper.smoke import load_smoke, stand_ins
 from ...paper.spec import nearest
 from .curves import read_curve
@@ -75,9 +76,19 @@ def _main(argv: Sequence[str] | None) -> int:
     kept = _failed(args, stage, run) if args.failed is not None else _finished(args, stage, run)
     scale = "smoke" if args.smoke else args.scale
     target = record_folder(args.records, scale, stage.id, args.seed)
+    if _is_repeat(target, kept.record):
+        print(f"{target}: the same figures as before, the record stays")
+        return 0
     _write(target, kept)
     print(f"{target}: {kept.record.state}")
     return 0
+
+
+def _is_repeat(target: Path, record: Record) -> bool:
+    try:
+        return is_repeat(record, read_record(target).record)
+    except UserError:  # there is none, or none that is whole
+        return False
 
 
 def _parser() -> argparse.ArgumentParser:

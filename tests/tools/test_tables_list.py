@@ -133,6 +133,14 @@ def test_rows_of_one_name_with_their_stages(capsys):
     assert "weights R-50 (detectron2://ImageNetPretrained/MSRA/R-50.pkl) fetched when needed" in one
 
 
+@pytest.mark.parametrize("place", ["nowhere/list.json", "."])
+def test_a_place_where_no_file_can_be(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"--json {place}.*folder"):
+        _list("--json", place)
+    assert capsys.readouterr().out == ""
+
+
 def test_no_line_ends_between_a_key_and_its_value(capsys):
     assert _list("--row", "roiwarp-max", "--data", "scenes") == 0
     text = capsys.readouterr().out

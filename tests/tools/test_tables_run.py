@@ -340,6 +340,15 @@ def test_a_second_runner_is_refused(world):
 # ---- wrong calls, missing data
 
 
+def test_no_place_for_records_is_said_before_anything_runs(world):
+    Path("afile").touch()
+    for place in ("afile", "afile/records"):
+        with pytest.raises(UserError, match=rf"cannot keep records in {place}: ") as error:
+            world.run("--records", place)
+        assert error.value.exit_code == 1
+    assert (world.starts, Path("out").exists()) == ([], False)
+
+
 def test_unknown_names_and_nothing_to_run(world):
     with pytest.raises(UsageError, match="there is no table '2q'"):
         world.run("--table", "2q")

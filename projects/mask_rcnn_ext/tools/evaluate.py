@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .bench import positive
 from .data.source import add_registry_argument, resolve_source
+from .json_file import write_json_file
 
 if TYPE_CHECKING:
     from ..data.coco_table import CocoTable
@@ -148,9 +149,6 @@ def _sigmas(args: argparse.Namespace, source: Source) -> tuple[float, ...] | Non
 
 
 def _write(args: argparse.Namespace, source: Source, figures: Sequence[CocoFigures]) -> None:
-    from ..errors import UserError
-    from ..files import write_json
-
     report = {
         "made_by": _MADE_BY,
         "dataset": source.name,
@@ -158,7 +156,4 @@ def _write(args: argparse.Namespace, source: Source, figures: Sequence[CocoFigur
         "predictions": Path(args.predictions).name,
         "results": {one.task: one.as_json() for one in figures},
     }
-    try:
-        write_json(args.json, report)
-    except OSError as error:
-        raise UserError(f"cannot write {args.json}: {error.strerror}") from error
+    write_json_file(args.json, report)

@@ -13,6 +13,8 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
+from .json_file import write_json_file
+
 if TYPE_CHECKING:
     from ..engine.replay import Replayed
 
@@ -34,8 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay and print; 0 if the step gave the recorded losses."""
     from ..config import require_detectron2
-    from ..errors import UserError
-    from ..files import write_json
 
     require_detectron2()
     from ..engine.replay import replay
@@ -43,10 +43,7 @@ def run(args: argparse.Namespace) -> int:
     done = replay(args.folder, device=args.device, anomaly=args.anomaly)
     print(as_text(done))
     if args.json:
-        try:
-            write_json(args.json, as_json(done))
-        except OSError as error:
-            raise UserError(f"cannot write {args.json}: {error.strerror or error}") from error
+        write_json_file(args.json, as_json(done))
     return 1 if done.agreement == "different" and not done.report.get("processes", 1) > 1 else 0
 
 

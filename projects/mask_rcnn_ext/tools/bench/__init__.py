@@ -20,9 +20,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
+from ..json_file import write_json_file
 from ..scenes import parse_size
 
 HELP = "measure training, inference and their parts against stock, or the parts of a model"
@@ -304,12 +304,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print; 0. What cannot be measured is a UserError, which the command reports."""
     from ...config import require_detectron2
-    from ...errors import UsageError
+    from ..data.target import check_place
 
     for option in ("json", "picture"):
-        path = getattr(args, option, None)
-        if path and not Path(path).absolute().parent.is_dir():
-            raise UsageError(f"--{option} {path}: there is no folder {Path(path).parent}")
+        if path := getattr(args, option, None):
+            check_place(path, f"--{option}")
     if args.what == "roi" and args.picture:
         from ...visualization.roi_layers import draw_roi_layers
 
@@ -330,9 +329,7 @@ def run(args: argparse.Namespace) -> int:
         text, measured = measure(args)
     print(text)
     if args.json:
-        from ...files import write_json
-
-        write_json(args.json, measured)
+        write_json_file(args.json, measured)
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UserError
+from ..json_file import write_json_file
 from .source import Source
 from .target import check_target
 
@@ -58,13 +59,8 @@ def write_coco(path: Path, coco: dict[str, Any]) -> None:
 
 def write_report(args: argparse.Namespace, facts: Mapping[str, Any]) -> None:
     """Write `facts` to --json if that is asked for."""
-    from ...files import write_json
-
     if args.json:
-        try:
-            write_json(args.json, {"made_by": f"{MADE_BY} {args.command}", **facts})
-        except OSError as error:
-            raise UserError(f"cannot write {args.json}: {error.strerror}") from error
+        write_json_file(args.json, {"made_by": f"{MADE_BY} {args.command}", **facts})
 
 
 def counts_of(coco: Mapping[str, Any]) -> dict[str, int]:

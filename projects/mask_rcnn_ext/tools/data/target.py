@@ -27,11 +27,7 @@ def check_target(
     Raises:
         UsageError: no such folder, a folder, an input, or somebody else's file
     """
-    path = Path(target)
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{option} {target}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise UsageError(f"{option} {target} is a folder, expected a file's name")
+    path = check_place(target, option)
     if not path.exists():
         return path
     if any(os.path.exists(name) and path.samefile(name) for name in inputs):
@@ -41,6 +37,20 @@ def check_target(
             f"{option} {target} is there already and was not written by this command; "
             "choose another name, or add --force"
         )
+    return path
+
+
+def check_place(target: str | Path, option: str) -> Path:
+    """Refuse a file that cannot be, before any work is done; see `check_target`.
+
+    Raises:
+        UsageError: no such folder, or a folder
+    """
+    path = Path(target)
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"{option} {target}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"{option} {target} is a folder, expected a file's name")
     return path
 
 

@@ -12,8 +12,7 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from ...errors import UserError
-from ...files import write_json
+from ..json_file import write_json_file
 from . import data, detectron2, gpu, libraries, machine
 from .findings import LEVELS, OK, PROBLEM, WARNING, Finding
 from .probe import Probe, probe
@@ -45,10 +44,8 @@ def run(args: argparse.Namespace) -> int:
     counts = {level: sum(one.level == level for one in found) for level in LEVELS}
     print(f"\n{counts[PROBLEM]} problems, {counts[WARNING]} warnings, {counts[OK]} checks are fine")
     if args.json:
-        try:
-            write_json(args.json, {"counts": counts, "findings": [one.as_json() for one in found]})
-        except OSError as error:
-            raise UserError(f"cannot write {args.json}: {error.strerror or error}") from error
+        findings = [one.as_json() for one in found]
+        write_json_file(args.json, {"counts": counts, "findings": findings})
     return 1 if counts[PROBLEM] else 0
 
 

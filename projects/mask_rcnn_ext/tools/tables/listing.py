@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
-from ...files import write_json
 from ...paper import Paper, load_paper
 from ...paper.spec import IN_TEXT, nearest
+from ..data.target import check_place
+from ..json_file import write_json_file
 from .options import RECORDS, add_data, add_rows, add_tables, tables_asked
 
 if TYPE_CHECKING:  # imported when the verb runs: they need Detectron2, --help does not
@@ -51,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     from .listing_json import as_json
     from .listing_text import details, overview
 
+    if args.json:
+        check_place(args.json, "--json")
     if args.records is not None and not args.records.is_dir():
         raise UsageError(f"--records {args.records} is not a folder; `tables run` leaves one")
     paper = load_paper()
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     every = entries(paper, args.data, Looking(paper), records)
     chosen = choose(paper, every, args.table, args.row)
     if args.json:
-        write_json(args.json, as_json(paper, chosen, args.data))
+        write_json_file(args.json, as_json(paper, chosen, args.data))
     if args.row:
         print("\n\n".join(details(paper, one, records) for one in chosen))
     else:

@@ -14,9 +14,10 @@ that runs save its state; the same command goes on.
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
-from ...errors import UsageError
+from ...errors import UsageError, UserError
 from ..bench import positive
 from .options import OUT, add_data, add_rows, add_tables
 
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         0 if all went well, 1 if a stage failed
     Raises:
         UsageError: an unknown row, nothing to run, data or weights that are not there
+        UserError: another `tables run` in the folder, no place for records
         Interrupted: stopped on request
     """
     from ...config import require_detectron2
@@ -123,5 +125,20 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(missing)
     if args.dry_run:
         return 0
+    _make(setting.place.records)
     with FolderLock(args.out, wait=args.wait) as lock:
         return run_jobs(args, setting, plan_of(setting, targets, args.seeds), lock.descriptor)
+
+
+def _make(records: Path) -> None:
+    """Before stages run for hours whose records could not be kept.
+
+    Raises:
+        UserError: the folder cannot be made, or nothing be written into it
+    """
+    try:
+        records.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=records):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot keep records in {records}: {error.strerror}") from error

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ...errors import UserError
-from ...files import write_json
+from ..json_file import write_json_file
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -40,9 +39,5 @@ def write_report(path: str | None, report: dict[str, Any]) -> None:
     Raises:
         UserError: the file cannot be written
     """
-    if not path:
-        return
-    try:
-        write_json(path, report)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    if path:
+        write_json_file(path, report)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,13 +36,20 @@ def _same_random_numbers() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _what_data_said_is_forgotten() -> Iterator[None]:
-    """Classes and keypoints that a registered set has read from files of the test before."""
+    """Classes and keypoints that a registered set has read from files of the test before.
+
+    A set of the first images of another (DATASETS.MAX_IMAGES) lies in a run's folder: it goes.
+    """
     yield
     if "mask_rcnn_ext.data.registration.catalog" in sys.modules:
-        from detectron2.data import DatasetCatalog
+        from detectron2.data import DatasetCatalog, MetadataCatalog
 
         from mask_rcnn_ext.data.registration.catalog import entry_of
 
+        for name in [*DatasetCatalog]:
+            if re.search(r"_first\d+$", name):
+                DatasetCatalog.remove(name)
+                MetadataCatalog.pop(name, None)
         for entry in filter(None, map(entry_of, DatasetCatalog)):
             entry._forget()
 

@@ -63,10 +63,18 @@ def explained_elsewhere(index: int) -> None:
     raise UsageError("the reason")
 
 
-def stopped_then_lost(index: int) -> None:
+def _wait_for(path: Path) -> None:
+    """What another child writes just before it ends: on a busy machine it may start late."""
+    while not path.exists():
+        time.sleep(0.01)
+
+
+def stopped_then_lost(folder: Path, index: int) -> None:
     """One stops on request, the other loses its peer by that."""
     if index == 1:
+        (folder / "ends").touch()
         raise Interrupted("saved")
+    _wait_for(folder / "ends")
     time.sleep(0.3)
     raise RuntimeError("Connection closed by peer")
 
@@ -78,11 +86,12 @@ def stopped_but_not_saved(index: int) -> None:
     raise DataError("disk full")
 
 
-def killed(number: int, index: int) -> None:
+def killed(folder: Path, number: int, index: int) -> None:
     """One is killed; the other notices that at once, as the end of a connection."""
     if index == 1:
+        (folder / "ends").touch()
         os.kill(os.getpid(), number)
-    time.sleep(0.1)
+    _wait_for(folder / "ends")
     raise RuntimeError("Connection closed by peer")
 
 

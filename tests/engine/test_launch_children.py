@@ -100,9 +100,9 @@ def test_a_pointer_to_another_rank_is_not_the_reason():
         run(work.explained_elsewhere)
 
 
-def test_a_stop_on_request_is_no_failure_of_the_others():
+def test_a_stop_on_request_is_no_failure_of_the_others(tmp_path):
     with pytest.raises(Interrupted, match="saved") as caught:
-        run(work.stopped_then_lost)
+        run(functools.partial(work.stopped_then_lost, tmp_path))
     assert caught.value.exit_code == 75
 
 
@@ -114,9 +114,9 @@ def test_a_stop_that_could_not_save_is_a_failure():
 @pytest.mark.parametrize(
     ("number", "cause"), [(signal.SIGKILL, "memory"), (signal.SIGSEGV, "another PyTorch")]
 )
-def test_a_killed_child_is_named_with_the_likely_cause(number, cause):
+def test_a_killed_child_is_named_with_the_likely_cause(tmp_path, number, cause):
     with pytest.raises(UserError) as caught:
-        run(functools.partial(work.killed, number))
+        run(functools.partial(work.killed, tmp_path, number))
     assert "rank 5 (pid" in str(caught.value)
     assert signal.Signals(number).name in str(caught.value)
     assert cause in str(caught.value)

@@ -293,7 +293,7 @@ class _Runs:
             side[seed] = replace(found, images="one run") if is_one_run else found
         return difference(one.id, *sides, one.figure)
 
-    def unlike(self, one: _Asked) -> list[str]:
+    def mixed(self, one: _Asked) -> list[str]:
         """Stages that both sides come from, but with some seed not from the same run of them."""
         first, second = one.here
         if first is None or second is None:
@@ -356,8 +356,8 @@ def _judged(one: _Asked, runs: _Runs) -> Claim:
     verdict: Verdict = "open"
     if found is not None:
         points = direction(found, one.kind, one.paper, margin)
-        if unlike := runs.unlike(one):
-            reason = f"the two sides come from different runs of {', '.join(unlike)}"
+        if mixed := runs.mixed(one):
+            reason = f"the two sides come from different runs of {', '.join(mixed)}"
         elif len(found.seeds) < LEAST_SEEDS:
             reason = f"{len(found.seeds)} of {LEAST_SEEDS} seeds"
         elif points == "neither way":

@@ -186,14 +186,11 @@ def weights_to_fetch(setting: Setting, jobs: Sequence[Job]) -> list[str]:
     """A line for each file of published weights that stages will fetch."""
     paper = setting.paper
     stages = (job.stage for job in jobs if job.verdict not in (KEPT, RECORD))
-    names = dict.fromkeys(stage.weights for stage in stages if stage.weights)
-    addresses = {
-        name: paper.weights[name].address for name in names if paper.weights[name].is_published
-    }
+    used = {stage.weights: paper.weights[stage.weights] for stage in stages if stage.weights}
     return [
         weights_line(paper, name, lacks=False)
-        for name, address in addresses.items()
-        if not is_fetched(address)
+        for name, one in used.items()
+        if one.is_published and not is_fetched(one.address)
     ]
 
 

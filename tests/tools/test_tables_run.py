@@ -340,6 +340,26 @@ def test_a_second_runner_is_refused(world):
 # ---- wrong calls, missing data
 
 
+def test_weights_that_will_be_fetched_are_named_with_their_place(world, monkeypatch, capsys):
+    monkeypatch.setenv("FVCORE_CACHE", str(world.folder / "cache"))
+    some = Weights(address="detectron2://some/model.pkl")
+    world.use(_paper(_stage("c", weights="some"), weights={"some": some}))
+    place = f"{world.folder}/cache/detectron2/some/model.pkl"
+    for words in (["--dry-run"], []):
+        assert world.run("--row", "c", *words) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert "weights some (detectron2://some/model.pkl) fetched when needed; without" in told
+        assert f"at {place}" in told
+    assert world.run("--row", "c") == 0  # kept
+    assert "weights" not in capsys.readouterr().out
+    world.run_folder("c").joinpath("key.json").unlink()
+    Path("out/records/coco/c/seed_1/record.json").unlink()
+    Path(place).parent.mkdir(parents=True)
+    Path(place).touch()
+    assert world.run("--row", "c") == 0
+    assert "weights" not in capsys.readouterr().out
+
+
 def test_no_place_for_records_is_said_before_anything_runs(world):
     Path("afile").touch()
     for place in ("afile", "afile/records"):

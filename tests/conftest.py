@@ -44,7 +44,7 @@ def _what_data_said_is_forgotten() -> Iterator[None]:
     if "mask_rcnn_ext.data.registration.catalog" in sys.modules:
         from detectron2.data import DatasetCatalog, MetadataCatalog
 
-        from mask_rcnn_ext.data.registration.catalog import entry_of
+        from mask_rcnn_ext.data.registration.catalog import _LOCATION, entry_of
 
         for name in [*DatasetCatalog]:
             if re.search(r"_first\d+$", name):
@@ -52,6 +52,8 @@ def _what_data_said_is_forgotten() -> Iterator[None]:
                 MetadataCatalog.pop(name, None)
         for entry in filter(None, map(entry_of, DatasetCatalog)):
             entry._forget()
+            for key in _LOCATION:  # found again below the next test's DETECTRON2_DATASETS
+                MetadataCatalog.get(entry.spec.name).__dict__.pop(key, None)
 
 
 @pytest.fixture(scope="session", autouse=True)
